@@ -1,0 +1,65 @@
+"""The errors of somatic. Whether one is transient decides what is tried again."""
+
+
+class SomaticError(Exception):
+    """Base of all errors that somatic raises on purpose; its text is one line for a person."""
+
+
+class PermanentError(SomaticError):
+    """Trying again with the same input gives the same error."""
+
+
+class TransientError(SomaticError):
+    """Trying again later may succeed."""
+
+
+class DatasetError(PermanentError):
+    """A dataset file, or a table that it names, is not what it must be."""
+
+
+class CaveError(PermanentError):
+    """CAVE refused a request for good: unknown name, expired version, malformed query."""
+
+
+class CaveTokenError(CaveError):
+    """CAVE wants a token, does not know this one, or it lacks a permission."""
+
+
+class CaveUnavailable(TransientError):
+    """CAVE did not answer, or answered that something went wrong on its side."""
+
+
+class SegmentationError(PermanentError):
+    """A segmentation that cannot be read as asked: no such layer, no such mip, another version."""
+
+
+class SegmentationUnavailable(TransientError):
+    """A file of the segmentation could not be read or decoded."""
+
+
+class MissingSegment(PermanentError):
+    """The root id has no voxel in its cutout."""
+
+
+class MissingNucleusMesh(PermanentError):
+    """The nucleus segmentation has no mesh for this nucleus."""
+
+
+class OpenNucleusMesh(PermanentError):
+    """The nucleus mesh has holes that cannot be closed."""
+
+
+class CellKilled(PermanentError):
+    """Measuring this one cell ended its process, most likely for lack of memory."""
+
+
+class CellHung(TransientError):
+    """Measuring this one cell took longer than it may."""
+
+
+class StoreError(PermanentError):
+    """The place for results cannot be used as asked."""
+
+
+class StoreUnavailable(TransientError):
+    """The place for results did not answer."""

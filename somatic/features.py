@@ -1,0 +1,168 @@
+"""The table of features: every column with its type, unit and meaning, in one place.
+
+Names of the published table (Elabbady et al., Nature 2025, doi 10.1038/s41586-024-07765-7) are kept to the
+letter, although `_um` there means um^3 for a volume, um^2 for an area and 1/um^2 for a density.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+FEATURES_VERSION = 1
+"""Moves when the same input gives other numbers; CHANGELOG.md says why."""
+
+Status = Literal["ok", "failed", "skipped"]
+Row = dict[str, Any]
+"""One nucleus: column name to value, None where there is none."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of features."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    description: str
+    nullable: bool = True
+
+    @property
+    def field(self) -> pa.Field:
+        """The column as an Arrow field that carries unit and description."""
+        metadata = {"unit": self.unit, "description": self.description}
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+_ID = pa.int64()
+_COUNT = pa.int64()
+_NUMBER = pa.float64()
+_FLAG = pa.bool_()
+_TEXT = pa.string()
+
+NUCLEUS_COLUMNS = (
+    Column("nucleus_volume_um", _NUMBER, "um^3", "volume of the nucleus mesh"),
+    Column("nucleus_area_um", _NUMBER, "um^2", "area of the nucleus mesh"),
+    Column("nuclear_area_to_volume_ratio", _NUMBER, "1", "area to volume of the nucleus, 1 for a sphere"),
+    Column("nuclear_folding_area_um", _NUMBER, "um^2", "area of the infolded part of the nuclear envelope"),
+    Column("fraction_nuclear_folding", _NUMBER, "1", "infolded share of the nuclear area"),
+    Column("nucleus_avg_radius_nm", _NUMBER, "nm", "mean distance of the nucleus vertices from the centre of mass"),
+    Column("nucleus_aspect_ratio", _NUMBER, "1", "largest over mean of the other eigenvalues of the vertex covariance"),
+    Column("avg_fold_depth_nm", _NUMBER, "nm", "mean depth of the folded vertices; null when nothing is folded"),
+    Column("nucleus_watertight", _FLAG, "", "the nucleus mesh is closed (after repair)"),
+    Column("nucleus_mesh_repaired", _FLAG, "", "the nucleus mesh had holes that were closed"),
+    Column("nucleus_is_clipped", _FLAG, "", "the nucleus lies within 3 um of the bounds of its layer"),
+    Column("nucleus_center_x_nm", _NUMBER, "nm", "centre of mass of the nucleus mesh, x"),
+    Column("nucleus_center_y_nm", _NUMBER, "nm", "centre of mass of the nucleus mesh, y"),
+    Column("nucleus_center_z_nm", _NUMBER, "nm", "centre of mass of the nucleus mesh, z"),
+)
+
+SOMA_COLUMNS = (
+    Column("soma_volume_um", _NUMBER, "um^3", "volume of the soma mesh"),
+    Column("soma_area_um", _NUMBER, "um^2", "area of the soma mesh, caps of cut dendrites included"),
+    Column("soma_area_to_volume_ratio", _NUMBER, "1", "area to volume of the soma, 1 for a sphere"),
+    Column("soma_center_x_nm", _NUMBER, "nm", "centre of mass of the soma mesh, x"),
+    Column("soma_center_y_nm", _NUMBER, "nm", "centre of mass of the soma mesh, y"),
+    Column("soma_center_z_nm", _NUMBER, "nm", "centre of mass of the soma mesh, z"),
+    Column("frac_zero", _NUMBER, "1", "share of the cutout that is not this root id"),
+    Column("soma_touches_box", _FLAG, "", "voxels of the root lie on a face of the cutout"),
+    Column("n_components", _COUNT, "1", "connected pieces of the soma mesh, of which the largest is kept"),
+)
+
+SYNAPSE_COLUMNS = (
+    Column("soma_synapse_number", _COUNT, "1", "synapses onto the root within 150 nm of the soma mesh"),
+    Column("soma_synapse_density_um", _NUMBER, "1/um^2", "soma_synapse_number over soma_area_um"),
+)
+
+BOTH_COLUMNS = (
+    Column("nucleus_to_soma_ratio", _NUMBER, "1", "nucleus volume over soma volume"),
+    Column("soma_to_nucleus_center_dist", _NUMBER, "nm", "distance of the centres of mass of soma and nucleus"),
+)
+
+CUTOUT_COLUMNS = (
+    Column("frac_unlabelled", _NUMBER, "1", "share of label 0 in the part of the cutout inside the volume"),
+    Column("frac_outside_volume", _NUMBER, "1", "share of the cutout outside the volume"),
+)
+
+CENTRE_COLUMNS = (
+    Column("centre_x_nm", _NUMBER, "nm", "centre of the cutout, x"),
+    Column("centre_y_nm", _NUMBER, "nm", "centre of the cutout, y"),
+    Column("centre_z_nm", _NUMBER, "nm", "centre of the cutout, z"),
+)
+
+IDENTITY_COLUMNS = (
+    Column("nucleus_id", _ID, "", "id of the nucleus, the key of the table", nullable=False),
+    Column("soma_id", _ID, "", "root id of the cell at this version; 0 for none", nullable=False),
+)
+
+RUN_COLUMNS = (
+    Column("n_nuclei_in_segment", _COUNT, "1", "nuclei of the query that share this root id"),
+    Column("materialization_version", _ID, "", "CAVE's materialization version", nullable=False),
+    Column("definitions", _TEXT, "", "which definitions the row follows", nullable=False),
+    Column("status", _TEXT, "", "ok, failed or skipped", nullable=False),
+    Column("reason", _TEXT, "", "why the row is not ok; null for ok"),
+)
+
+_PUBLISHED_ORDER = (
+    "nucleus_id",
+    "soma_id",
+    "nucleus_volume_um",
+    "nucleus_area_um",
+    "nuclear_area_to_volume_ratio",
+    "nuclear_folding_area_um",
+    "fraction_nuclear_folding",
+    "soma_volume_um",
+    "soma_area_um",
+    "soma_area_to_volume_ratio",
+    "soma_synapse_number",
+    "soma_synapse_density_um",
+    "nucleus_to_soma_ratio",
+    "soma_to_nucleus_center_dist",
+)
+
+_ALL = {
+    column.name: column
+    for group in (
+        IDENTITY_COLUMNS,
+        NUCLEUS_COLUMNS,
+        SOMA_COLUMNS,
+        SYNAPSE_COLUMNS,
+        BOTH_COLUMNS,
+        CUTOUT_COLUMNS,
+        CENTRE_COLUMNS,
+        RUN_COLUMNS,
+    )
+    for column in group
+}
+
+COLUMNS = tuple(_ALL[name] for name in _PUBLISHED_ORDER) + tuple(
+    column for name, column in _ALL.items() if name not in _PUBLISHED_ORDER
+)
+"""Every column in the order of the file: the published ones first."""
+
+MEASURED = tuple(
+    column.name
+    for column in COLUMNS
+    if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS
+)
+"""Names of the columns that hold a measurement, null where it could not be made."""
+
+SCHEMA = pa.schema([column.field for column in COLUMNS])
+
+
+def feature_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as the table of features, sorted by nucleus id.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Column name to value; a column that is missing is null, a key that is no column is left out.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns and types of `SCHEMA`.
+    """
+    ordered = sorted(rows, key=lambda row: row["nucleus_id"])
+    return pa.Table.from_pylist([dict(row) for row in ordered], schema=SCHEMA)
