@@ -49,12 +49,20 @@ class OpenNucleusMesh(PermanentError):
     """The nucleus mesh has holes that cannot be closed."""
 
 
+class DegenerateMesh(PermanentError):
+    """A mesh of the cell is flat or empty, so that a measure of it is not a number."""
+
+
 class CellKilled(PermanentError):
     """Measuring this one cell ended its process, most likely for lack of memory."""
 
 
 class CellHung(TransientError):
     """Measuring this one cell took longer than it may."""
+
+
+class ProcessEnded(TransientError):
+    """Somebody ended the process of a cell, which says nothing about the cell."""
 
 
 class StoreError(PermanentError):

@@ -47,8 +47,18 @@ NUCLEUS_COLUMNS = (
     Column("nuclear_area_to_volume_ratio", _NUMBER, "1", "area to volume of the nucleus, 1 for a sphere"),
     Column("nuclear_folding_area_um", _NUMBER, "um^2", "area of the infolded part of the nuclear envelope"),
     Column("fraction_nuclear_folding", _NUMBER, "1", "infolded share of the nuclear area"),
-    Column("nucleus_avg_radius_nm", _NUMBER, "nm", "mean distance of the nucleus vertices from the centre of mass"),
-    Column("nucleus_aspect_ratio", _NUMBER, "1", "largest over mean of the other eigenvalues of the vertex covariance"),
+    Column(
+        "nucleus_avg_radius_nm",
+        _NUMBER,
+        "nm",
+        "mean distance of the nucleus vertices from the centre of mass",
+    ),
+    Column(
+        "nucleus_aspect_ratio",
+        _NUMBER,
+        "1",
+        "largest over mean of the other eigenvalues of the vertex covariance",
+    ),
     Column("avg_fold_depth_nm", _NUMBER, "nm", "mean depth of the folded vertices; null when nothing is folded"),
     Column("nucleus_watertight", _FLAG, "", "the nucleus mesh is closed (after repair)"),
     Column("nucleus_mesh_repaired", _FLAG, "", "the nucleus mesh had holes that were closed"),
@@ -141,11 +151,7 @@ COLUMNS = tuple(_ALL[name] for name in _PUBLISHED_ORDER) + tuple(
 )
 """Every column in the order of the file: the published ones first."""
 
-MEASURED = tuple(
-    column.name
-    for column in COLUMNS
-    if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS
-)
+MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS)
 """Names of the columns that hold a measurement, null where it could not be made."""
 
 SCHEMA = pa.schema([column.field for column in COLUMNS])

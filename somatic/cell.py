@@ -1,0 +1,208 @@
+"""Everything about one cell."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import trimesh
+
+from somatic.cutout import Cutout, Segmentation, cutout_box
+from somatic.errors import MissingSegment, PermanentError
+from somatic.features import MEASURED, Row
+from somatic.folds import measure_folds
+from somatic.mask import repair
+from somatic.mesh import Measures, largest_piece, mask_to_mesh, measure
+from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
+from somatic.synapses import count_soma_synapses
+from somatic.tables import Synapses
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured: a nucleus, the root id that holds it, and where.
+
+    `centre_vx` is (3,) int in voxels of the nucleus table, whose size is `table_resolution_nm`, (3,) float.
+    """
+
+    nucleus_id: int
+    root_id: int
+    centre_vx: tuple[int, int, int]
+    table_resolution_nm: tuple[float, float, float]
+    n_nuclei_in_segment: int = 1
+
+    @property
+    def centre_nm(self) -> np.ndarray:
+        """Centre in nm, (3,) float."""
+        return np.asarray(self.centre_vx, dtype=float) * np.asarray(self.table_resolution_nm)
+
+
+@dataclass
+class Measured:
+    """One measured cell: its row, its meshes (None where there is none), seconds by stage and what went wrong."""
+
+    row: Row
+    soma: trimesh.Trimesh | None = None
+    nucleus: trimesh.Trimesh | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: PermanentError | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to `seconds[name]`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+def extract_cell(
+    cell: Cell,
+    segmentation: Segmentation,
+    nuclei: NucleusLayer | None,
+    synapses: Synapses | None,
+    *,
+    radius_nm: float = 15_000.0,
+    materialization_version: int = 0,
+    definitions: str = "published",
+) -> Measured:
+    """Measure one cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        Nucleus, root id and centre.
+    segmentation : Segmentation
+        Where the root id is a label.
+    nuclei : NucleusLayer or None
+        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null.
+    synapses : Synapses or None
+        At least those onto the root id in the cutout; None leaves the synapse columns null.
+    radius_nm : float
+        Half the side of the cutout.
+    materialization_version : int
+        Noted in the row.
+    definitions : {"published"}
+        Noted in the row.
+
+    Returns
+    -------
+    Measured
+        `row` has every column of `somatic.features.COLUMNS`. A permanent fault of this cell (no voxel of the root
+        in the box, no mesh of the nucleus) is a row with status "failed", the reason and what could be measured.
+
+    Raises
+    ------
+    TransientError
+        The segmentation could not be read; nothing is known about the cell.
+    """
+    measured = Measured(empty_row(cell, materialization_version, definitions))
+    row = measured.row
+    faults: list[PermanentError] = []
+    try:
+        soma = _measure_soma(measured, cell, segmentation, synapses, radius_nm)
+    except MissingSegment as fault:
+        soma = None
+        faults.append(fault)
+    try:
+        nucleus = _measure_nucleus(measured, cell, nuclei) if nuclei else None
+    except PermanentError as fault:
+        nucleus = None
+        faults.append(fault)
+    if soma and nucleus:
+        row["nucleus_to_soma_ratio"] = nucleus.volume_um3 / soma.volume_um3
+        row["soma_to_nucleus_center_dist"] = float(np.linalg.norm(soma.centre_nm - nucleus.centre_nm))
+    if faults:
+        measured.error = faults[0]
+        row["status"] = "failed"
+        row["reason"] = "; ".join(str(fault) for fault in faults)
+    return measured
+
+
+def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row:
+    """The row of a cell before anything is measured: every measurement null."""
+    row: Row = dict.fromkeys(MEASURED)
+    row.update(
+        nucleus_id=cell.nucleus_id,
+        soma_id=cell.root_id,
+        n_nuclei_in_segment=cell.n_nuclei_in_segment,
+        materialization_version=materialization_version,
+        definitions=definitions,
+        status="ok",
+        reason=None,
+    )
+    _put_point(row, "centre", cell.centre_nm)
+    return row
+
+
+def _measure_soma(
+    measured: Measured, cell: Cell, segmentation: Segmentation, synapses: Synapses | None, radius_nm: float
+) -> Measures:
+    row = measured.row
+    resolution_nm = segmentation.resolution_nm
+    box = cutout_box(np.array(cell.centre_vx), np.array(cell.table_resolution_nm), radius_nm, resolution_nm)
+    with measured.stage("read"):
+        cutout = segmentation.read(box, cell.root_id)
+    row["frac_unlabelled"] = cutout.frac_unlabelled
+    row["frac_outside_volume"] = cutout.frac_outside_volume
+    if not cutout.mask.any():
+        raise MissingSegment(_missing(cell, cutout, segmentation.url))
+    row["frac_zero"] = cutout.frac_zero
+    row["soma_touches_box"] = cutout.touches_box
+    with measured.stage("mask"):
+        mask = repair(cutout.mask)
+    with measured.stage("mesh"):
+        # Not snapped to the voxels, as published.
+        mesh, row["n_components"] = largest_piece(mask_to_mesh(mask, resolution_nm, cell.centre_nm - radius_nm))
+    if not len(mesh.faces):
+        raise MissingSegment(f"root id {cell.root_id} has too few voxels in the cutout for a surface")
+    with measured.stage("measure"):
+        measures = measure(mesh)
+    row["soma_volume_um"] = measures.volume_um3
+    row["soma_area_um"] = measures.area_um2
+    row["soma_area_to_volume_ratio"] = measures.area_to_volume
+    _put_point(row, "soma_center", measures.centre_nm)
+    if synapses is not None:
+        with measured.stage("synapses"):
+            number = count_soma_synapses(synapses, cell.root_id, cell.centre_nm, radius_nm, mesh)
+        row["soma_synapse_number"] = number
+        row["soma_synapse_density_um"] = number / measures.area_um2
+    measured.soma = mesh
+    return measures
+
+
+def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> Measures:
+    row = measured.row
+    with measured.stage("nucleus"):
+        stored = nuclei.mesh(cell.nucleus_id)
+        row["nucleus_watertight"] = stored.is_watertight
+        mesh, row["nucleus_mesh_repaired"] = closed(stored)
+        row["nucleus_watertight"] = True
+        measures = measure(mesh)
+    row["nucleus_is_clipped"] = nuclei.is_clipped(mesh)
+    row["nucleus_volume_um"] = measures.volume_um3
+    row["nucleus_area_um"] = measures.area_um2
+    row["nuclear_area_to_volume_ratio"] = measures.area_to_volume
+    row["nucleus_avg_radius_nm"] = mean_radius_nm(mesh, measures.centre_nm)
+    row["nucleus_aspect_ratio"] = aspect_ratio(mesh)
+    _put_point(row, "nucleus_center", measures.centre_nm)
+    with measured.stage("folds"):
+        folds = measure_folds(mesh)
+    row["nuclear_folding_area_um"] = folds.area_um2
+    row["fraction_nuclear_folding"] = folds.fraction
+    row["avg_fold_depth_nm"] = folds.mean_depth_nm
+    measured.nucleus = mesh
+    return measures
+
+
+def _missing(cell: Cell, cutout: Cutout, url: str) -> str:
+    if cutout.n_inside == 0:
+        return f"the cutout lies outside the volume of {url}"
+    return f"root id {cell.root_id} has no voxel in the cutout of {url}"
+
+
+def _put_point(row: Row, name: str, point_nm: np.ndarray) -> None:
+    for axis, value in zip("xyz", point_nm, strict=True):
+        row[f"{name}_{axis}_nm"] = float(value)

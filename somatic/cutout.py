@@ -1,0 +1,281 @@
+"""The voxels of one root id around a point of a Precomputed segmentation."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import requests
+from cloudvolume import Bbox, CloudVolume, Vec, chunks
+from cloudvolume.datasource.precomputed.common import compressed_morton_code
+from cloudvolume.exceptions import InfoUnavailableError, ScaleUnavailableError, UnsupportedFormatError
+
+from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.transport import bound_http
+
+# Files fetched together: enough to keep the connections busy, few enough that raw files fit in memory.
+_FILES_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of voxels of one mip: `lower_vx` inclusive, `upper_vx` exclusive, each (3,) int64."""
+
+    lower_vx: np.ndarray
+    upper_vx: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along x, y, z."""
+        x, y, z = np.maximum(self.upper_vx - self.lower_vx, 0).tolist()
+        return x, y, z
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels."""
+        x, y, z = self.shape
+        return x * y * z
+
+    def clipped_to(self, other: "Box") -> "Box":
+        """The part of this box that lies in the other."""
+        return Box(np.maximum(self.lower_vx, other.lower_vx), np.minimum(self.upper_vx, other.upper_vx))
+
+    def slices_within(self, outer: "Box") -> tuple[slice, slice, slice]:
+        """Index of this box in an array that holds `outer`."""
+        start = self.lower_vx - outer.lower_vx
+        stop = self.upper_vx - outer.lower_vx
+        return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+
+
+def cutout_box(
+    centre_vx: np.ndarray, table_resolution_nm: np.ndarray, radius_nm: float, resolution_nm: np.ndarray
+) -> Box:
+    """Box of a cutout, as the published features cut it.
+
+    Parameters
+    ----------
+    centre_vx : (3,) int
+        Centre in voxels of the nucleus table.
+    table_resolution_nm, resolution_nm : (3,) float
+        Size of a voxel of the nucleus table, and of the segmentation at the mip that is read.
+    radius_nm : float
+        Half the side of the box.
+
+    Returns
+    -------
+    Box
+        In voxels of the mip. Corners are integers of the table divided by the ratio of the resolutions and
+        truncated towards zero (definitions.md, "Soma mask, published", 1).
+    """
+    centre = np.asarray(centre_vx, dtype=np.int64)
+    reach = half_side_vx(radius_nm, table_resolution_nm)
+    ratio = np.asarray(resolution_nm, dtype=float) / np.asarray(table_resolution_nm, dtype=float)
+    return Box(np.trunc((centre - reach) / ratio).astype(int), np.trunc((centre + reach) / ratio).astype(int))
+
+
+def half_side_vx(radius_nm: float, resolution_nm: np.ndarray) -> np.ndarray:
+    """Half the side of a cutout in whole voxels of a table, (3,) int64."""
+    return np.trunc(radius_nm / np.asarray(resolution_nm, dtype=float)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """What a box holds of one root id.
+
+    Attributes
+    ----------
+    mask : (nx, ny, nz) bool
+        Voxels of the root id; the part of the box outside the volume is empty.
+    n_inside : int
+        Voxels of the box inside the volume.
+    n_unlabelled : int
+        Those of them with label 0, or in a file that the store does not have.
+    """
+
+    mask: np.ndarray
+    n_inside: int
+    n_unlabelled: int
+
+    @property
+    def frac_zero(self) -> float:
+        """Share of the box that is not the root id."""
+        return 1.0 - int(np.count_nonzero(self.mask)) / self.mask.size
+
+    @property
+    def frac_unlabelled(self) -> float | None:
+        """Share of label 0 in the part of the box inside the volume; None when all of it lies outside."""
+        return self.n_unlabelled / self.n_inside if self.n_inside else None
+
+    @property
+    def frac_outside_volume(self) -> float:
+        """Share of the box outside the volume."""
+        return 1.0 - self.n_inside / self.mask.size
+
+    @property
+    def touches_box(self) -> bool:
+        """Whether voxels of the root lie on a face of the box."""
+        faces = (np.moveaxis(self.mask, axis, 0)[side] for axis in range(3) for side in (0, -1))
+        return any(bool(face.any()) for face in faces)
+
+
+def open_layer(url: str, mip: int = 0) -> CloudVolume:
+    """Open a Precomputed layer for reading; public buckets without credentials.
+
+    Raises
+    ------
+    SegmentationError
+        No such layer, no such mip, or not Precomputed.
+    SegmentationUnavailable
+        Its server does not answer.
+    """
+    bound_http()
+    # A token or key of this machine must never be sent to a public bucket.
+    anonymous = url.removeprefix("precomputed://").startswith(("gs://", "s3://"))
+    try:
+        return CloudVolume(url, mip=mip, fill_missing=True, use_https=anonymous, progress=False)
+    except ScaleUnavailableError:
+        scales = CloudVolume(url, use_https=anonymous, progress=False).scales
+        known = ", ".join(f"{n} ({'x'.join(f'{r:g}' for r in s['resolution'])} nm)" for n, s in enumerate(scales))
+        raise SegmentationError(f"mip {mip} does not exist in {url}: it has {known}") from None
+    except (InfoUnavailableError, FileNotFoundError):
+        raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)") from None
+    except (UnsupportedFormatError, ValueError, KeyError, TypeError) as error:
+        raise SegmentationError(f"{url} is not a segmentation that can be read: {_one_line(error)}") from error
+    except Exception as error:
+        raise read_error(url, error) from error
+
+
+class Segmentation:
+    """A flat Precomputed segmentation at one mip.
+
+    Parameters
+    ----------
+    url : str
+        cloud-volume path, `precomputed://` and any store that cloud-volume reads.
+    mip : int
+        Which of its resolutions.
+    """
+
+    def __init__(self, url: str, mip: int) -> None:
+        self.url = url
+        self.mip = mip
+        self._volume = open_layer(url, mip)
+        if self._volume.layer_type != "segmentation":
+            raise SegmentationError(f"{url} is a layer of type {self._volume.layer_type!r}, not a segmentation")
+        self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
+        bounds = self._volume.bounds
+        self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
+        self._file_shape = np.array(self._volume.chunk_size, dtype=np.int64)
+
+    def read(self, box: Box, root_id: int) -> Cutout:
+        """Cut one root id out of the volume.
+
+        Parameters
+        ----------
+        box : Box
+            In voxels of this mip; may stick out of the volume.
+        root_id : int
+            Label to keep, above 0.
+
+        Returns
+        -------
+        Cutout
+
+        Raises
+        ------
+        SegmentationUnavailable
+            A file could not be read or decoded (one that the store does not have is background).
+        """
+        mask = np.zeros(box.shape, dtype=bool)
+        inside = box.clipped_to(self.bounds)
+        n_unlabelled = 0
+        for file_box, labels in self._files(inside):
+            part = file_box.clipped_to(inside)
+            if labels is None:
+                n_unlabelled += part.n_voxels
+                continue
+            wanted = labels[part.slices_within(file_box)]
+            mask[part.slices_within(box)] = wanted == root_id
+            n_unlabelled += wanted.size - int(np.count_nonzero(wanted))
+        return Cutout(mask, inside.n_voxels, n_unlabelled)
+
+    def label_at(self, point_nm: np.ndarray) -> int:
+        """Label of the voxel that holds a point, (3,) in nm; 0 outside the volume."""
+        voxel = np.floor(np.asarray(point_nm) / self.resolution_nm).astype(np.int64)
+        inside = Box(voxel, voxel + 1).clipped_to(self.bounds)
+        for file_box, labels in self._files(inside):
+            if labels is not None:
+                return int(labels[inside.slices_within(file_box)].item())
+        return 0
+
+    def _files(self, box: Box) -> Iterator[tuple[Box, np.ndarray | None]]:
+        """Every file that holds a part of the box, decoded; None for one that the store does not have."""
+        if box.n_voxels == 0:
+            return
+        first = (box.lower_vx - self.bounds.lower_vx) // self._file_shape
+        last = (box.upper_vx - 1 - self.bounds.lower_vx) // self._file_shape
+        n_x, n_y, n_z = (last - first + 1).tolist()
+        layers_per_batch = max(1, _FILES_PER_BATCH // (n_x * n_y))
+        for start in range(0, n_z, layers_per_batch):
+            lower, upper = first.copy(), last.copy()
+            lower[2] = first[2] + start
+            upper[2] = min(last[2], lower[2] + layers_per_batch - 1)
+            contents = self._fetch(lower, upper)
+            for cell in itertools.product(*(range(a, b + 1) for a, b in zip(lower, upper, strict=True))):
+                file_box = self._file_box(np.array(cell))
+                yield file_box, self._decode(contents.get(self._file_key(cell, file_box)), file_box)
+
+    def _fetch(self, lower: np.ndarray, upper: np.ndarray) -> dict[Any, bytes | None]:
+        """Files of the grid cells `lower` to `upper` (inclusive), decompressed but not decoded."""
+        corner, opposite = self._file_box(lower).lower_vx, self._file_box(upper).upper_vx
+        try:
+            return self._volume.image.download_files(Bbox(Vec(*corner), Vec(*opposite)), self.mip)
+        except Exception as error:
+            raise read_error(self.url, error) from error
+
+    def _file_box(self, cell: np.ndarray) -> Box:
+        lower = self.bounds.lower_vx + cell * self._file_shape
+        return Box(lower, np.minimum(lower + self._file_shape, self.bounds.upper_vx))
+
+    def _file_key(self, cell: tuple[int, ...], file_box: Box) -> Any:
+        """Under which key `download_files` returns the file of a grid cell."""
+        image = self._volume.image
+        if image.is_sharded(self.mip):
+            size = np.array(self.bounds.shape)
+            grid = np.ceil(size / self._file_shape).astype(np.uint32)
+            return compressed_morton_code(np.array(cell, dtype=np.uint32), grid)
+        name = Bbox(Vec(*file_box.lower_vx), Vec(*file_box.upper_vx)).to_filename()
+        return self._volume.meta.join(self._volume.meta.key(self.mip), name)
+
+    def _decode(self, content: bytes | None, file_box: Box) -> np.ndarray | None:
+        if content is None:
+            return None
+        meta = self._volume.meta
+        try:
+            labels = chunks.decode(
+                content,
+                encoding=meta.encoding(self.mip),
+                shape=[*file_box.shape, 1],
+                dtype=meta.dtype,
+                block_size=meta.compressed_segmentation_block_size(self.mip),
+            )
+        except Exception as error:
+            name = f"{file_box.lower_vx.tolist()} to {file_box.upper_vx.tolist()}"
+            raise SegmentationUnavailable(
+                f"the file of voxels {name} at mip {self.mip} of {self.url} does not decode: {_one_line(error)}"
+            ) from error
+        return labels[..., 0]
+
+
+def read_error(url: str, error: Exception) -> SegmentationError | SegmentationUnavailable:
+    """What a failure below cloud-volume means: refused for good, or to be tried again."""
+    status = error.response.status_code if isinstance(error, requests.HTTPError) and error.response is not None else 0
+    if status in (401, 403):
+        return SegmentationError(f"{url} may not be read (HTTP {status}); gs:// and s3:// are read without credentials")
+    return SegmentationUnavailable(f"reading {url} failed: {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,155 @@
+"""Cells measured in a process of their own, so that one that dies or hangs costs nobody else.
+
+Results come through a pipe one by one. The cell that a process died of is therefore known; it is tried once more in
+a process that measures it alone, and if that dies too, it alone has failed.
+"""
+
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+import tqdm
+
+from somatic.cell import Cell
+from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError
+from somatic.measuring import CellMeasurer, CellResult, Inputs, failed
+from somatic.memory import machine_memory_bytes
+
+CELL_TIMEOUT_S = 900.0
+# For opening the layers, and for the imports when the fork server starts.
+_START_TIMEOUT_S = 120.0
+_OUT_OF_MEMORY = 77
+
+
+def extract_cells_apart(
+    cells: list[Cell], inputs: Inputs, *, cell_timeout_s: float = CELL_TIMEOUT_S
+) -> Iterator[CellResult]:
+    """Measure cells in another process, each result as soon as it is there.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        Measured in this order.
+    inputs : Inputs
+        What they are measured from.
+    cell_timeout_s : float
+        Longest time for one cell; after that its process is ended.
+
+    Yields
+    ------
+    CellResult
+        Exactly one for each cell, though not in order when one of them ended its process.
+
+    Raises
+    ------
+    SomaticError
+        The layers cannot be opened.
+    """
+    waiting = list(cells)
+    suspects: list[Cell] = []
+    while waiting:
+        done = 0
+        with _Measuring(waiting, inputs, cell_timeout_s) as measuring:
+            for result in measuring:
+                done += 1
+                yield result
+        if measuring.fault:
+            suspects.append(waiting[done])
+            done += 1
+        waiting = waiting[done:]
+    for cell in suspects:
+        with _Measuring([cell], inputs, cell_timeout_s) as measuring:
+            yield from measuring
+        if measuring.fault:
+            yield failed(cell, inputs, measuring.fault)
+
+
+class _Measuring:
+    """One process that measures cells; after it, `fault` says what it died of, if it did."""
+
+    def __init__(self, cells: list[Cell], inputs: Inputs, cell_timeout_s: float) -> None:
+        self.fault: SomaticError | None = None
+        self._n_cells = len(cells)
+        self._cell_timeout_s = cell_timeout_s
+        context = _fork_server()
+        self._results, sender = context.Pipe(duplex=False)
+        self._process: BaseProcess = context.Process(target=_measure, args=(cells, inputs, sender), daemon=True)
+        self._process.start()
+        # Only the child may hold the sending end, else its death is not seen.
+        sender.close()
+
+    def __enter__(self) -> "_Measuring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._results.close()
+
+    def __iter__(self) -> Iterator[CellResult]:
+        """Results as they come; ends early, with `fault` set, when the process dies or hangs."""
+        self._receive(_START_TIMEOUT_S)
+        for _ in range(self._n_cells):
+            if self.fault or (result := self._receive(self._cell_timeout_s)) is None:
+                return
+            yield result
+
+    def _receive(self, timeout_s: float) -> CellResult | None:
+        if not self._results.poll(timeout_s):
+            self.fault = CellHung(f"took longer than {timeout_s:g} s and was ended")
+            return None
+        try:
+            message = self._results.recv()
+        except EOFError:
+            self._process.join()
+            self.fault = _cause_of_death(self._process.exitcode)
+            return None
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+
+def _cause_of_death(exit_code: int | None) -> SomaticError:
+    memory = f"this process may use {machine_memory_bytes() / 2**30:.1f} GiB"
+    if exit_code == -signal.SIGKILL:
+        return CellKilled(f"its process was killed, most likely for lack of memory ({memory})")
+    if exit_code == _OUT_OF_MEMORY:
+        return CellKilled(f"it needs more memory than there is ({memory})")
+    if exit_code in (-signal.SIGTERM, -signal.SIGINT):
+        return ProcessEnded("its process was asked to end")
+    if exit_code is not None and exit_code < 0:
+        return CellKilled(f"its process crashed ({signal.Signals(-exit_code).name})")
+    return CellKilled(f"its process ended with exit status {exit_code}")
+
+
+def _measure(cells: list[Cell], inputs: Inputs, results: Connection) -> None:
+    # Ctrl-C reaches the whole group; the parent decides what becomes of this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # cloud-volume's progress bars would take a semaphore that stays behind when this process is killed.
+    tqdm.tqdm.set_lock(threading.RLock())
+    try:
+        measure = CellMeasurer(inputs)
+        results.send(None)
+        for cell in cells:
+            results.send(measure(cell))
+    except MemoryError:
+        sys.exit(_OUT_OF_MEMORY)
+    except SomaticError as error:
+        results.send(error)
+    except BrokenPipeError:
+        # The parent is gone, and with it whoever wanted the result.
+        sys.exit(0)
+
+
+def _fork_server() -> multiprocessing.context.ForkServerContext:
+    """Processes that start with the imports loaded, and never from a fork of a process with threads."""
+    context = multiprocessing.get_context("forkserver")
+    # A child imports the parent's main module again; loaded beforehand, that costs nothing.
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    context.set_forkserver_preload([__name__, *([main.name] if main else [])])
+    return context

@@ -1,0 +1,100 @@
+"""What measuring the cells of a chunk takes and gives."""
+
+import math
+from dataclasses import dataclass, field
+
+from somatic.cell import Cell, empty_row, extract_cell
+from somatic.cutout import Segmentation
+from somatic.errors import DegenerateMesh, SomaticError, TransientError
+from somatic.features import Row
+from somatic.mesh_layer import MeshLayer
+from somatic.nucleus import NucleusLayer
+from somatic.tables import Synapses
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the cells of a dataset are measured from, in a form that travels to another process."""
+
+    segmentation: str
+    mip: int
+    radius_nm: float
+    materialization_version: int
+    definitions: str
+    nucleus_segmentation: str | None = None
+    synapses: Synapses | None = None
+    meshes: str | None = None
+
+
+@dataclass
+class CellResult:
+    """The row of one cell, how long each stage took in seconds, and the class of its error (None when ok)."""
+
+    row: Row
+    seconds: dict[str, float] = field(default_factory=dict)
+    error_class: str | None = None
+    transient: bool = False
+
+
+class CellMeasurer:
+    """Measures cells in this process, one at a time, with the layers opened once.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        What the cells are measured from.
+
+    Raises
+    ------
+    SomaticError
+        The segmentation or the nucleus layer cannot be opened.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._segmentation = Segmentation(inputs.segmentation, inputs.mip)
+        self._nuclei = NucleusLayer(inputs.nucleus_segmentation) if inputs.nucleus_segmentation else None
+        self._meshes = MeshLayer(inputs.meshes) if inputs.meshes else None
+
+    def __call__(self, cell: Cell) -> CellResult:
+        """Measure one cell and store its mesh; any fault of it is part of the result.
+
+        Raises
+        ------
+        MemoryError
+            So that who watches this process sees a lack of memory as such, whoever notices it first.
+        """
+        inputs = self._inputs
+        try:
+            measured = extract_cell(
+                cell,
+                self._segmentation,
+                self._nuclei,
+                inputs.synapses,
+                radius_nm=inputs.radius_nm,
+                materialization_version=inputs.materialization_version,
+                definitions=inputs.definitions,
+            )
+            _check_finite(measured.row)
+            if self._meshes and measured.soma is not None:
+                with measured.stage("store"):
+                    self._meshes.put(cell.nucleus_id, measured.soma)
+        except MemoryError:
+            raise
+        except Exception as error:
+            return failed(cell, inputs, error)
+        return CellResult(measured.row, measured.seconds, type(measured.error).__name__ if measured.error else None)
+
+
+def failed(cell: Cell, inputs: Inputs, error: Exception) -> CellResult:
+    """The result of a cell of which nothing could be measured."""
+    row = empty_row(cell, inputs.materialization_version, inputs.definitions)
+    row["status"] = "failed"
+    row["reason"] = str(error) if isinstance(error, SomaticError) else f"unexpected {type(error).__name__}: {error}"
+    return CellResult(row, {}, type(error).__name__, isinstance(error, TransientError))
+
+
+def _check_finite(row: Row) -> None:
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DegenerateMesh(f"{name} is {value}: the mesh has no volume or no area")
