@@ -11,6 +11,7 @@ from cloudvolume import Bbox, CloudVolume, Vec, chunks
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 from cloudvolume.exceptions import InfoUnavailableError, ScaleUnavailableError, UnsupportedFormatError
 
+from somatic.decoding import decode_labels
 from somatic.errors import SegmentationError, SegmentationUnavailable
 from somatic.transport import bound_http
 
@@ -142,6 +143,11 @@ def open_layer(url: str, mip: int = 0) -> CloudVolume:
         raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)") from None
     except (UnsupportedFormatError, ValueError, KeyError, TypeError) as error:
         raise SegmentationError(f"{url} is not a segmentation that can be read: {_one_line(error)}") from error
+    except requests.HTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            refused = f"{url} may not be read (HTTP {error.response.status_code})"
+            raise SegmentationError(f"{refused}; gs:// and s3:// are read without credentials") from error
+        raise read_error(url, error) from error
     except Exception as error:
         raise read_error(url, error) from error
 
@@ -166,7 +172,7 @@ class Segmentation:
         self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
         bounds = self._volume.bounds
         self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
-        self._file_shape = np.array(self._volume.chunk_size, dtype=np.int64)
+        self.file_shape = np.array(self._volume.chunk_size, dtype=np.int64)
 
     def read(self, box: Box, root_id: int) -> Cutout:
         """Cut one root id out of the volume.
@@ -213,8 +219,8 @@ class Segmentation:
         """Every file that holds a part of the box, decoded; None for one that the store does not have."""
         if box.n_voxels == 0:
             return
-        first = (box.lower_vx - self.bounds.lower_vx) // self._file_shape
-        last = (box.upper_vx - 1 - self.bounds.lower_vx) // self._file_shape
+        first = (box.lower_vx - self.bounds.lower_vx) // self.file_shape
+        last = (box.upper_vx - 1 - self.bounds.lower_vx) // self.file_shape
         n_x, n_y, n_z = (last - first + 1).tolist()
         layers_per_batch = max(1, _FILES_PER_BATCH // (n_x * n_y))
         for start in range(0, n_z, layers_per_batch):
@@ -224,7 +230,7 @@ class Segmentation:
             contents = self._fetch(lower, upper)
             for cell in itertools.product(*(range(a, b + 1) for a, b in zip(lower, upper, strict=True))):
                 file_box = self._file_box(np.array(cell))
-                yield file_box, self._decode(contents.get(self._file_key(cell, file_box)), file_box)
+                yield file_box, self._decode(contents[self._file_key(cell, file_box)], file_box)
 
     def _fetch(self, lower: np.ndarray, upper: np.ndarray) -> dict[Any, bytes | None]:
         """Files of the grid cells `lower` to `upper` (inclusive), decompressed but not decoded."""
@@ -235,15 +241,15 @@ class Segmentation:
             raise read_error(self.url, error) from error
 
     def _file_box(self, cell: np.ndarray) -> Box:
-        lower = self.bounds.lower_vx + cell * self._file_shape
-        return Box(lower, np.minimum(lower + self._file_shape, self.bounds.upper_vx))
+        lower = self.bounds.lower_vx + cell * self.file_shape
+        return Box(lower, np.minimum(lower + self.file_shape, self.bounds.upper_vx))
 
     def _file_key(self, cell: tuple[int, ...], file_box: Box) -> Any:
         """Under which key `download_files` returns the file of a grid cell."""
         image = self._volume.image
         if image.is_sharded(self.mip):
             size = np.array(self.bounds.shape)
-            grid = np.ceil(size / self._file_shape).astype(np.uint32)
+            grid = np.ceil(size / self.file_shape).astype(np.uint32)
             return compressed_morton_code(np.array(cell, dtype=np.uint32), grid)
         name = Bbox(Vec(*file_box.lower_vx), Vec(*file_box.upper_vx)).to_filename()
         return self._volume.meta.join(self._volume.meta.key(self.mip), name)
@@ -253,26 +259,22 @@ class Segmentation:
             return None
         meta = self._volume.meta
         try:
-            labels = chunks.decode(
+            return decode_labels(
                 content,
                 encoding=meta.encoding(self.mip),
-                shape=[*file_box.shape, 1],
+                shape=file_box.shape,
                 dtype=meta.dtype,
-                block_size=meta.compressed_segmentation_block_size(self.mip),
+                block_shape=meta.compressed_segmentation_block_size(self.mip),
             )
         except Exception as error:
             name = f"{file_box.lower_vx.tolist()} to {file_box.upper_vx.tolist()}"
             raise SegmentationUnavailable(
                 f"the file of voxels {name} at mip {self.mip} of {self.url} does not decode: {_one_line(error)}"
             ) from error
-        return labels[..., 0]
 
 
-def read_error(url: str, error: Exception) -> SegmentationError | SegmentationUnavailable:
-    """What a failure below cloud-volume means: refused for good, or to be tried again."""
-    status = error.response.status_code if isinstance(error, requests.HTTPError) and error.response is not None else 0
-    if status in (401, 403):
-        return SegmentationError(f"{url} may not be read (HTTP {status}); gs:// and s3:// are read without credentials")
+def read_error(url: str, error: Exception) -> SegmentationUnavailable:
+    """A failure to read a file of a layer that could be opened; whatever it is, the file may come another time."""
     return SegmentationUnavailable(f"reading {url} failed: {_one_line(error)}")
 
 

@@ -33,6 +33,10 @@ class SegmentationError(PermanentError):
     """A segmentation that cannot be read as asked: no such layer, no such mip, another version."""
 
 
+class WrongSegmentation(SegmentationError):
+    """The segmentation belongs to another version than the root ids."""
+
+
 class SegmentationUnavailable(TransientError):
     """A file of the segmentation could not be read or decoded."""
 
@@ -53,6 +57,10 @@ class DegenerateMesh(PermanentError):
     """A mesh of the cell is flat or empty, so that a measure of it is not a number."""
 
 
+class UnexpectedError(PermanentError):
+    """Something failed that somatic did not foresee; a fault of somatic or of a library."""
+
+
 class CellKilled(PermanentError):
     """Measuring this one cell ended its process, most likely for lack of memory."""
 
@@ -63,6 +71,10 @@ class CellHung(TransientError):
 
 class ProcessEnded(TransientError):
     """Somebody ended the process of a cell, which says nothing about the cell."""
+
+
+class IncompleteExtraction(TransientError):
+    """Some cells of an extraction failed for a reason that may be gone when it runs again."""
 
 
 class StoreError(PermanentError):

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,11 +23,16 @@ from somatic.memory import machine_memory_bytes
 CELL_TIMEOUT_S = 900.0
 # For opening the layers, and for the imports when the fork server starts.
 _START_TIMEOUT_S = 120.0
+_LOOK_UP_S = 0.25
 _OUT_OF_MEMORY = 77
 
 
 def extract_cells_apart(
-    cells: list[Cell], inputs: Inputs, *, cell_timeout_s: float = CELL_TIMEOUT_S
+    cells: list[Cell],
+    inputs: Inputs,
+    *,
+    cell_timeout_s: float = CELL_TIMEOUT_S,
+    stop: threading.Event | None = None,
 ) -> Iterator[CellResult]:
     """Measure cells in another process, each result as soon as it is there.
 
@@ -38,6 +44,8 @@ def extract_cells_apart(
         What they are measured from.
     cell_timeout_s : float
         Longest time for one cell; after that its process is ended.
+    stop : threading.Event, optional
+        Set by another thread to end the process and this generator soon.
 
     Yields
     ------
@@ -48,12 +56,15 @@ def extract_cells_apart(
     ------
     SomaticError
         The layers cannot be opened.
+    ProcessEnded
+        `stop` was set.
     """
+    stop = stop or threading.Event()
     waiting = list(cells)
     suspects: list[Cell] = []
     while waiting:
         done = 0
-        with _Measuring(waiting, inputs, cell_timeout_s) as measuring:
+        with _Measuring(waiting, inputs, cell_timeout_s, stop) as measuring:
             for result in measuring:
                 done += 1
                 yield result
@@ -62,7 +73,7 @@ def extract_cells_apart(
             done += 1
         waiting = waiting[done:]
     for cell in suspects:
-        with _Measuring([cell], inputs, cell_timeout_s) as measuring:
+        with _Measuring([cell], inputs, cell_timeout_s, stop) as measuring:
             yield from measuring
         if measuring.fault:
             yield failed(cell, inputs, measuring.fault)
@@ -71,10 +82,11 @@ def extract_cells_apart(
 class _Measuring:
     """One process that measures cells; after it, `fault` says what it died of, if it did."""
 
-    def __init__(self, cells: list[Cell], inputs: Inputs, cell_timeout_s: float) -> None:
+    def __init__(self, cells: list[Cell], inputs: Inputs, cell_timeout_s: float, stop: threading.Event) -> None:
         self.fault: SomaticError | None = None
         self._n_cells = len(cells)
         self._cell_timeout_s = cell_timeout_s
+        self._stop = stop
         context = _fork_server()
         self._results, sender = context.Pipe(duplex=False)
         self._process: BaseProcess = context.Process(target=_measure, args=(cells, inputs, sender), daemon=True)
@@ -100,9 +112,13 @@ class _Measuring:
             yield result
 
     def _receive(self, timeout_s: float) -> CellResult | None:
-        if not self._results.poll(timeout_s):
-            self.fault = CellHung(f"took longer than {timeout_s:g} s and was ended")
-            return None
+        deadline = time.monotonic() + timeout_s
+        while not self._results.poll(_LOOK_UP_S):
+            if self._stop.is_set():
+                raise ProcessEnded("the extraction was stopped")
+            if time.monotonic() > deadline:
+                self.fault = CellHung(f"took longer than {timeout_s:g} s and was ended")
+                return None
         try:
             message = self._results.recv()
         except EOFError:

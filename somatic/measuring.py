@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from somatic.cell import Cell, empty_row, extract_cell
 from somatic.cutout import Segmentation
-from somatic.errors import DegenerateMesh, SomaticError, TransientError
+from somatic.errors import DegenerateMesh, SomaticError, StoreError, UnexpectedError
 from somatic.features import Row
 from somatic.mesh_layer import MeshLayer
 from somatic.nucleus import NucleusLayer
@@ -28,12 +28,11 @@ class Inputs:
 
 @dataclass
 class CellResult:
-    """The row of one cell, how long each stage took in seconds, and the class of its error (None when ok)."""
+    """The row of one cell, how long each stage took in seconds, and what went wrong (None when ok)."""
 
     row: Row
     seconds: dict[str, float] = field(default_factory=dict)
-    error_class: str | None = None
-    transient: bool = False
+    error: SomaticError | None = None
 
 
 class CellMeasurer:
@@ -63,6 +62,8 @@ class CellMeasurer:
         ------
         MemoryError
             So that who watches this process sees a lack of memory as such, whoever notices it first.
+        StoreError
+            Meshes cannot be stored, which is no fault of the cell.
         """
         inputs = self._inputs
         try:
@@ -79,19 +80,21 @@ class CellMeasurer:
             if self._meshes and measured.soma is not None:
                 with measured.stage("store"):
                     self._meshes.put(cell.nucleus_id, measured.soma)
-        except MemoryError:
+        except (MemoryError, StoreError):
             raise
-        except Exception as error:
+        except SomaticError as error:
             return failed(cell, inputs, error)
-        return CellResult(measured.row, measured.seconds, type(measured.error).__name__ if measured.error else None)
+        except Exception as error:
+            return failed(cell, inputs, UnexpectedError(f"unexpected {type(error).__name__}: {error}"))
+        return CellResult(measured.row, measured.seconds, measured.error)
 
 
-def failed(cell: Cell, inputs: Inputs, error: Exception) -> CellResult:
+def failed(cell: Cell, inputs: Inputs, error: SomaticError) -> CellResult:
     """The result of a cell of which nothing could be measured."""
     row = empty_row(cell, inputs.materialization_version, inputs.definitions)
     row["status"] = "failed"
-    row["reason"] = str(error) if isinstance(error, SomaticError) else f"unexpected {type(error).__name__}: {error}"
-    return CellResult(row, {}, type(error).__name__, isinstance(error, TransientError))
+    row["reason"] = str(error)
+    return CellResult(row, {}, error)
 
 
 def _check_finite(row: Row) -> None:

@@ -1,5 +1,6 @@
 """Memory: how much this machine has, and how much measuring one cell at a time needs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,11 @@ def machine_memory_bytes() -> int:
         if path.exists() and (text := path.read_text().strip()).isdigit():
             limits.append(int(text))
     return min(limits)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_memory_bytes(

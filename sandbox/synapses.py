@@ -1,0 +1,224 @@
+"""The synapses of the phantom as CAVE would hold them.
+
+Synapses are proposed first, then kept or dropped by what the voxels at their two ends are.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sandbox.cells import Cell
+from sandbox.ids import supervoxel_ids, table_roots
+from sandbox.layout import CELLS, TABLE_RESOLUTION_NM, VOXEL_OFFSET, VOXEL_SIZE_NM, to_table_voxels
+from sandbox.phantom import FIRST_CELL, FIRST_NEURITE, VESSEL_WALL, Phantom
+from sandbox.shapes import Blob, Floats, random_directions
+
+FOREIGN_PER_UM3 = 0.035
+CLEFT_TO_PARTNER_UM = 0.25
+ENDS = ("pre", "ctr", "post")
+KINDS = ("soma", "dendrite", "inside", "outside", "autapse", "partner", "foreign")
+"""What a synapse is.
+
+soma : onto the surface of a soma, its cleft within 0.1 um of the membrane
+dendrite : onto a dendrite
+inside, outside : onto a cell by its root id, but 0.7 um or more from the cell's surface
+autapse : of a cell onto its own soma
+partner : of one merged cell onto the other's soma: an autapse in version 1 only
+foreign : of one neurite onto another
+"""
+
+
+def propose_synapses(seed: int, phantom: Phantom) -> pd.DataFrame:
+    """Draw synapses round every cell and between neurites, more than are wanted.
+
+    Parameters
+    ----------
+    seed : int
+    phantom : Phantom
+
+    Returns
+    -------
+    DataFrame
+        kind, cell (index into `CELLS`, -1 for foreign), and for pre, ctr and post `<end>_x`, `_y`, `_z`: int64
+        voxels of the tables.
+    """
+    proposed = []
+    for i, cell in phantom.cells.items():
+        if cell.soma is None or cell.plan.role == "no root":
+            continue
+        rng = np.random.default_rng([seed, 6, i])
+        for kind, ends_um in _round_cell(rng, cell, cell.soma):
+            proposed.append(_frame(kind, i, ends_um))
+    rng = np.random.default_rng([seed, 7])
+    extent_um = phantom.shape * phantom.voxel_um
+    pre_um = rng.random((3 * int(FOREIGN_PER_UM3 * extent_um.prod()), 3)) * extent_um
+    post_um = pre_um + random_directions(rng, len(pre_um)) * 2 * CLEFT_TO_PARTNER_UM
+    proposed.append(_frame("foreign", -1, (pre_um, (pre_um + post_um) / 2, post_um)))
+    return pd.concat(proposed, ignore_index=True)
+
+
+def end_voxels(proposed: pd.DataFrame, end: str) -> NDArray[np.int64]:
+    """Voxels of the volume that one end, pre or post, of synapses lies in.
+
+    Parameters
+    ----------
+    proposed : DataFrame
+        From `propose_synapses`.
+    end : str
+
+    Returns
+    -------
+    (n, 3) int64
+        Counted from the lower corner of the volume; some lie outside.
+    """
+    position = proposed[[f"{end}_{axis}" for axis in "xyz"]].to_numpy()
+    return position * TABLE_RESOLUTION_NM // VOXEL_SIZE_NM - VOXEL_OFFSET
+
+
+def choose_synapses(
+    seed: int,
+    proposed: pd.DataFrame,
+    pre: NDArray[np.uint32],
+    post: NDArray[np.uint32],
+    n_foreign: int,
+) -> pd.DataFrame:
+    """Keep the synapses whose ends lie where they must.
+
+    Parameters
+    ----------
+    seed : int
+    proposed : DataFrame
+        From `propose_synapses`.
+    pre, post : (n,) uint32
+        Objects that the ends lie in.
+    n_foreign : int
+        How many synapses between neurites to keep at most.
+
+    Returns
+    -------
+    DataFrame
+        The chosen ones, with columns pre_object and post_object, in chance order.
+    """
+    rng = np.random.default_rng([seed, 8])
+    frame = proposed.assign(pre_object=pre.astype(np.int64), post_object=post.astype(np.int64))
+    own = FIRST_CELL + frame["cell"].to_numpy()
+    kind = frame["kind"].to_numpy()
+    on_cell = (pre < FIRST_CELL) | (pre >= VESSEL_WALL)
+    on_own = post == own
+    between = (pre >= FIRST_NEURITE) & (post >= FIRST_NEURITE) & (pre != post)
+    fits = np.where(kind == "foreign", between, on_cell & np.where(kind == "outside", ~on_own, on_own))
+    frame = frame.assign(own=own)[fits]
+    wanted = [_wanted(np.random.default_rng([seed, 9, i])) for i in range(len(CELLS))]
+    limit = [
+        n_foreign if kind == "foreign" else wanted[i][kind]
+        for kind, i in zip(frame["kind"], frame["cell"], strict=True)
+    ]
+    frame = frame[frame.groupby(["cell", "kind"]).cumcount() < limit]
+    first, second = (i for i, cell in enumerate(CELLS) if cell.role == "merged")
+    frame = frame[(frame["kind"] != "partner") | (frame["cell"] == second)]
+    post_object = frame["post_object"].mask(frame["kind"] == "outside", frame["own"])
+    pre_object = frame["pre_object"].mask(frame["kind"] == "autapse", frame["own"])
+    pre_object = pre_object.mask(frame["kind"] == "partner", FIRST_CELL + first)
+    frame = frame.assign(pre_object=pre_object, post_object=post_object)
+    return frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
+
+
+def synapse_table(seed: int, chosen: pd.DataFrame, version: int) -> pd.DataFrame:
+    """Synapses as CAVE would hold them in one version.
+
+    Parameters
+    ----------
+    seed : int
+    chosen : DataFrame
+        From `choose_synapses`.
+    version : int
+
+    Returns
+    -------
+    DataFrame
+        id, valid, pre_pt_position_x, _y, _z, pre_pt_supervoxel_id, pre_pt_root_id, the same for post_pt,
+        ctr_pt_position_x, _y, _z, size; positions int32 in voxels of `TABLE_RESOLUTION_NM`, ids Int64.
+    """
+    rng = np.random.default_rng([seed, 10])
+    n = len(chosen)
+    roots = table_roots(seed, version)
+    table = {
+        "id": pd.array(3_000_000 + np.cumsum(rng.integers(1, 9, n)), dtype="Int64"),
+        "valid": np.ones(n, bool),
+    }
+    for end in ENDS:
+        for axis in "xyz":
+            table[f"{end}_pt_position_{axis}"] = chosen[f"{end}_{axis}"].to_numpy(np.int32)
+        if end != "ctr":
+            root = roots[chosen[f"{end}_object"]].astype(np.int64)
+            table[f"{end}_pt_supervoxel_id"] = pd.array(supervoxel_ids(rng, root), dtype="Int64")
+            table[f"{end}_pt_root_id"] = pd.array(root, dtype="Int64")
+    table["size"] = np.round(rng.lognormal(7.5, 0.8, n)).astype(np.float32)
+    return pd.DataFrame(table)
+
+
+def _wanted(rng: np.random.Generator) -> dict[str, int]:
+    """How many synapses of each kind a cell has."""
+    return {
+        "soma": int(rng.integers(60, 151)),
+        "dendrite": int(rng.integers(60, 121)),
+        "inside": 6,
+        "outside": 6,
+        "autapse": 4,
+        "partner": 6,
+    }
+
+
+def _round_cell(
+    rng: np.random.Generator, cell: Cell, soma: Blob
+) -> list[tuple[str, tuple[Floats, Floats, Floats]]]:
+    """Kind and ends (pre, ctr, post; um) of the synapses proposed on one cell."""
+    proposed = []
+    for kind, n in (("soma", 400), ("inside", 30), ("outside", 60), ("autapse", 20), ("partner", 30)):
+        surface_um = soma.surface(random_directions(rng, n))
+        normal = soma.normal(surface_um)
+        off_um = np.zeros(n)
+        jitter_um = rng.uniform(-0.06, 0.06, n)
+        if kind == "inside":
+            off_um = -rng.uniform(0.8, 0.2 * soma.radius_um + 0.7, n)
+        elif kind == "outside":
+            off_um = rng.uniform(1.0, 2.5, n)
+        ctr_um = surface_um + normal * (off_um + jitter_um)[:, None]
+        post_um = surface_um + normal * (off_um - CLEFT_TO_PARTNER_UM)[:, None]
+        pre_um = surface_um + normal * (np.maximum(off_um, 0) + CLEFT_TO_PARTNER_UM)[:, None]
+        if kind == "outside":
+            clear = _clear_of_dendrites(cell, ctr_um)
+            pre_um, ctr_um, post_um = pre_um[clear], ctr_um[clear], post_um[clear]
+        proposed.append((kind, (pre_um, ctr_um, post_um)))
+    # From the sixth point on a dendrite is out of its soma; beyond 14 um it may be out of the box.
+    shafts = [(d.points_um[6:], d.radii_um[6:]) for d in cell.dendrites if len(d.points_um) > 8]
+    if shafts:
+        axis_um = np.concatenate([points[1:-1] for points, _ in shafts])
+        along = np.concatenate([points[2:] - points[:-2] for points, _ in shafts])
+        radius_um = np.concatenate([radii[1:-1] for _, radii in shafts])
+        near = np.abs(axis_um - soma.center_um).max(axis=1) < 14
+        pick = rng.choice(np.flatnonzero(near), 300)
+        across = np.cross(along[pick], random_directions(rng, len(pick)))
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        membrane_um = axis_um[pick] + across * radius_um[pick, None]
+        pre_um = membrane_um + across * CLEFT_TO_PARTNER_UM
+        proposed.append(("dendrite", (pre_um, membrane_um, membrane_um - across * CLEFT_TO_PARTNER_UM)))
+    return proposed
+
+
+def _clear_of_dendrites(cell: Cell, point_um: Floats) -> NDArray[np.bool_]:
+    clear = np.ones(len(point_um), bool)
+    for dendrite in cell.dendrites:
+        for center_um, radius_um in zip(dendrite.points_um, dendrite.radii_um, strict=True):
+            clear &= np.linalg.norm(point_um - center_um, axis=1) > radius_um + 0.9
+    return clear
+
+
+def _frame(kind: str, cell: int, ends_um: tuple[Floats, Floats, Floats]) -> pd.DataFrame:
+    columns: dict[str, object] = {}
+    for end, position_um in zip(ENDS, ends_um, strict=True):
+        voxels = to_table_voxels(position_um)
+        columns |= {f"{end}_{axis}": voxels[:, k] for k, axis in enumerate("xyz")}
+    return pd.DataFrame(columns).assign(kind=kind, cell=cell)
+
+

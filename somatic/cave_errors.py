@@ -1,0 +1,173 @@
+"""What a failed request to CAVE means: which of our errors it is, and one line for a person.
+
+CAVE's materialization service wraps most failures, other people's 404 and 429 included, into a 500 whose JSON
+`message` says what happened, so the message decides and not the status alone.
+"""
+
+import json
+import os
+import re
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from somatic.errors import CaveError, CaveTokenError, CaveUnavailable, SomaticError
+
+TOKEN_VARIABLE = "CAVE_TOKEN"
+LONGEST_RETRY_AFTER_S = 300.0
+
+_BUSY = re.compile(r"429 Too Many|Too Many Requests", re.IGNORECASE)
+_NOT_FOUND = re.compile(r"404 Not Found|no valid parent|No row was found")
+_PERMANENT = re.compile(r"must be less than|not in model|not found in")
+_TRANSIENT_STATUS = frozenset({408, 425})
+_LONGEST_MESSAGE = 200
+
+
+class CaveBusy(CaveUnavailable):
+    """CAVE's rate limit was reached.
+
+    Attributes
+    ----------
+    retry_after_s : float or None
+        How long the server says to wait.
+    """
+
+    def __init__(self, text: str, retry_after_s: float | None = None):
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class CaveNotFound(CaveError):
+    """CAVE does not know the datastack, version, table or view that was asked for."""
+
+
+def translated(error: Exception, what: str, server: str) -> SomaticError:
+    """Our error for an exception that caveclient let out.
+
+    Parameters
+    ----------
+    error : Exception
+        From caveclient, requests, pyarrow or the reading of an answer.
+    what : str
+        What was asked for, to begin the text with.
+    server : str
+        Address of the global server.
+
+    Returns
+    -------
+    CaveTokenError, CaveError, CaveBusy or CaveUnavailable
+        With one line of text, in which the token never stands.
+    """
+    from caveclient.base import ServerIncompatibilityError
+
+    if isinstance(error, ServerIncompatibilityError):
+        return CaveError(f"{what}: CAVE at {server} is too old: {_one_line(str(error))}")
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return _from_response(error.response, what, server)
+    asked = getattr(error, "request", None)
+    host = _host(asked.url) if asked is not None and asked.url else server
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return CaveError(f"{what}: {host} is no address of a CAVE server; write https://NAME")
+    if isinstance(error, requests.Timeout):
+        return CaveUnavailable(f"{what}: CAVE at {host} did not answer in time; try again later")
+    if isinstance(error, requests.JSONDecodeError) or not isinstance(error, requests.RequestException):
+        problem = f"{type(error).__name__}: {_one_line(str(error))}"
+        return CaveUnavailable(f"{what}: the answer of CAVE at {host} cannot be read ({problem})")
+    return CaveUnavailable(
+        f"{what}: CAVE at {host} cannot be reached ({_reason(error)}); check the address and the network"
+    )
+
+
+def how_to_set_a_token(server: str) -> str:
+    """Where a token comes from and where it belongs, for one server."""
+    return (
+        f"get one at {server}/sticky_auth/settings/tokens and set the environment variable {TOKEN_VARIABLE}, "
+        f'or write {{"token": "..."}} into ~/.cloudvolume/secrets/{urlsplit(server).netloc}-cave-secret.json'
+    )
+
+
+def _from_response(response: requests.Response, what: str, server: str) -> SomaticError:
+    status, message, host = response.status_code, _message(response), _host(response.url)
+    answered = f"{what}: CAVE at {host} answered {status}" + (f": {message}" if message else "")
+    if response.is_redirect:
+        target = urlsplit(urljoin(response.url, response.headers["Location"]))
+        return CaveTokenError(
+            f"{what}: CAVE at {host} sends to {target.scheme}://{target.netloc}{target.path}; if that is a login page "
+            f"it wants another token: {how_to_set_a_token(server)}; else write that address as the server"
+        )
+    if status == requests.codes.unauthorized:
+        origin = TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else "the token file"
+        return CaveTokenError(
+            f"{what}: CAVE at {host} does not accept the token of {origin} (401 {message}); "
+            f"{how_to_set_a_token(server)}"
+        )
+    if status == requests.codes.forbidden:
+        return CaveTokenError(_refused(response, what, host, message))
+    if status == requests.codes.too_many_requests or (status >= 500 and _BUSY.search(message)):
+        return CaveBusy(f"{answered}; the rate limit is reached, try again later", _retry_after(response))
+    if status == requests.codes.not_found or (status >= 500 and _NOT_FOUND.search(message)):
+        return CaveNotFound(answered)
+    if status in _TRANSIENT_STATUS or (status >= 500 and not _PERMANENT.search(message)):
+        return CaveUnavailable(f"{answered}; try again later")
+    return CaveError(answered)
+
+
+def _refused(response: requests.Response, what: str, host: str, message: str) -> str:
+    form = _body(response)
+    data = form.get("data") if isinstance(form, dict) else None
+    address = data.get("tos_form_url") if isinstance(data, dict) else None
+    if address:
+        return f"{what}: CAVE at {host} wants its terms of service accepted first (403); open {address}, then try again"
+    return (
+        f"{what}: CAVE at {host} refuses this token (403 {message}); ask the owners of the datastack for the "
+        f"permission, or set the token of another account as {TOKEN_VARIABLE}"
+    )
+
+
+def _body(response: requests.Response) -> object:
+    try:
+        return json.loads(response.content)
+    except (ValueError, OSError):
+        return None
+
+
+def _message(response: requests.Response) -> str:
+    """What the server says in its answer, on one line, without the token."""
+    said = _body(response)
+    if isinstance(said, dict):
+        words = [said[key] for key in ("error", "message") if isinstance(said.get(key), str)]
+        text = ", ".join(words)
+    elif isinstance(said, str):
+        text = said
+    else:
+        text = str(response.reason or "")
+    authorization = str(response.request.headers.get("Authorization") or "")
+    token = authorization.removeprefix("Bearer ")
+    if token:
+        text = text.replace(token, "(the token)")
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause that urllib3 wraps into its own errors."""
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    text = str(cause or error)
+    found = re.search(r"\[[^]]*\] [^)'\"]*", text)
+    return _one_line(found.group() if found else text)
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    try:
+        return min(max(float(response.headers.get("Retry-After", "")), 0.0), LONGEST_RETRY_AFTER_S)
+    except ValueError:
+        return None
+
+
+def _host(url: str | None) -> str:
+    parts = urlsplit(url or "")
+    return f"{parts.scheme}://{parts.netloc}"

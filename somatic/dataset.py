@@ -1,0 +1,290 @@
+"""What a dataset is: where its segmentation, its nuclei and its synapses come from.
+
+A dataset is written as a TOML file (docs/datasets.md); the JSON input of Extract_Somatic_Features is read too.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+
+from somatic.errors import DatasetError
+from somatic.seed_json import dataset_of_seed
+from somatic.validation import validated
+
+BUNDLED = Path(__file__).resolve().parent.parent / "deployments" / "datasets"
+"""The datasets that have a name; beside `somatic` in the checkout and in an installation alike."""
+
+SegmentationKind = Literal["flat", "graph"]
+
+_FLAT = "precomputed://"
+_GRAPH = "graphene://"
+_PLACES = ("file://", "gs://", "s3://", "http://", "https://")
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def _place(text: str, info: ValidationInfo) -> str:
+    """A URL as it is, a path as an absolute one; relative paths count from the folder of the dataset file."""
+    folder = (info.context or {}).get("folder", Path.cwd())
+    if "://" in text.removeprefix("file://"):
+        return text
+    path = Path(text.removeprefix("file://")).expanduser()
+    absolute = os.path.normpath(folder / path)
+    return f"file://{absolute}" if text.startswith("file://") else absolute
+
+
+def _layer(text: str, info: ValidationInfo) -> str:
+    """The URL of a layer as cloud-volume takes it, from such a URL, a URL of a bucket or a folder."""
+    if text.startswith(_GRAPH):
+        return text
+    bare = _said(text.removeprefix(_FLAT))
+    if "://" in bare and not bare.startswith(_PLACES):
+        raise ValueError(f"found {text!r}, expected a folder or a URL that starts with {_FLAT} or {_GRAPH}")
+    place = _place(bare, info).rstrip("/")
+    return f"{_FLAT}{place}" if "://" in place else f"{_FLAT}file://{place}"
+
+
+Text = Annotated[str, AfterValidator(_said)]
+Place = Annotated[Text, AfterValidator(_place)]
+Layer = Annotated[Text, AfterValidator(_layer)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Length = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableName(_Model):
+    """A table or a view of CAVE, and its column of positions."""
+
+    table: Text | None = Field(default=None, description='the name of a table, as "nucleus_detection_v0"')
+    view: Text | None = Field(default=None, description='the name of a view, as "nucleus_detection_lookup_v1"')
+    position: Text = Field(default="pt_position", description='the name of a column of positions, as "pt_position"')
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.table is None) == (self.view is None):
+            raise ValueError("expected either table or view, and not both")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the table or view."""
+        return self.table or self.view or ""
+
+
+class CaveSource(_Model):
+    """Tables that a CAVE datastack holds."""
+
+    server: str = Field(
+        default="https://global.daf-apis.com",
+        pattern=r"^https?://[^\s/]+",
+        description='the address of the global server, as "https://global.daf-apis.com"',
+    )
+    datastack: Text = Field(description='the name of a datastack, as "minnie65_public"')
+    nuclei: TableName = Field(description='the table or view of the nuclei, as {table = "nucleus_detection_v0"}')
+    nucleus_segmentation: Layer | None = Field(
+        default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
+    )
+    synapses: Text | None = Field(default=None, description='the name of the synapse table, as "synapses_pni_2"')
+
+
+class FileSource(_Model):
+    """Tables that lie in files: CSV, Parquet or Feather."""
+
+    nuclei: Place = Field(description='the path or URL of the nuclei, as "nuclei.parquet"')
+    synapses: Place | None = Field(default=None, description='the path or URL of the synapses, as "synapses.parquet"')
+    resolution_nm: tuple[Length, Length, Length] = Field(
+        description="three lengths in nm, the size of a voxel of the positions, as [4, 4, 40]"
+    )
+    synapse_resolution_nm: tuple[Length, Length, Length] | None = Field(
+        default=None, description="three lengths in nm, where the positions of synapses have voxels of their own"
+    )
+    nucleus_segmentation: Layer | None = Field(
+        default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
+    )
+    version: Whole = Field(default=0, description="the number of the version that the files hold, as 0")
+
+
+class Dataset(_Model):
+    """An EM volume with its segmentation, its tables and how to measure it."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description='a name of letters, digits and ".", "_", "-", as "minnie65"',
+    )
+    mip: Whole = Field(description="the mip level that is measured, a whole number from 0, as 3")
+    cutout_radius_um: Length = Field(
+        default=15.0, description="half the edge of the cutout in micrometres, a number above 0, as 15"
+    )
+    definitions: Literal["published"] = Field(default="published", description='"published"')
+    segmentation: Layer | None = Field(
+        default=None, description="the URL or folder of a segmentation (precomputed:// or graphene://)"
+    )
+    segmentations: dict[Annotated[int, Field(ge=0)], Layer] = Field(
+        default_factory=dict, description='a flat copy for a version, as 1300 = "precomputed://gs://..."'
+    )
+    version: Whole | None = Field(
+        default=None, description="the version that is meant when the command names none, a whole number"
+    )
+    results: Place | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
+    cave: CaveSource | None = Field(default=None, description="a table [cave]")
+    files: FileSource | None = Field(default=None, description="a table [files]")
+
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.cave is None) == (self.files is None):
+            raise ValueError("expected either [cave] or [files], and not both")
+        if self.files is not None:
+            if self.version is not None:
+                raise ValueError("version: with [files] it belongs under [files]")
+            if self.segmentation is None and self.files.version not in self.segmentations:
+                raise ValueError("segmentation: missing, expected the URL or folder of a segmentation")
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Same content; where a file lay and what was noted while reading it do not count."""
+        return isinstance(other, Dataset) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about the file: keys of an old input that have no effect any more."""
+        return list(self._notes)
+
+    @property
+    def default_version(self) -> int | Literal["latest"]:
+        """The version that is meant when a command names none."""
+        if self.files is not None:
+            return self.files.version
+        return "latest" if self.version is None else self.version
+
+    @property
+    def flat_versions(self) -> list[int]:
+        """Versions that have a flat segmentation of their own, ascending."""
+        return sorted(version for version, url in self.segmentations.items() if segmentation_kind(url) == "flat")
+
+    def segmentation_for(self, version: int) -> str:
+        """URL of the segmentation of a version, as cloud-volume takes it.
+
+        The version's own entry in `segmentations` wins over `segmentation`. A dataset of CAVE that names neither means
+        the datastack's own, which only CAVE knows: see `somatic.source.open_segmentation_url`.
+
+        Raises
+        ------
+        DatasetError
+            Neither is there, or it is a graph.
+        """
+        url = self.segmentations.get(version, self.segmentation)
+        if url is None:
+            raise DatasetError(f"{self.name}: no segmentation for version {version}; {self._what_to_choose()}")
+        self.check_readable(url, version)
+        return url
+
+    def check_readable(self, url: str, version: int) -> None:
+        """Refuse a graph segmentation: only flat ones can be read so far.
+
+        Raises
+        ------
+        DatasetError
+            It is a graph; the text names the versions that have a flat copy.
+        """
+        if segmentation_kind(url) == "graph":
+            raise DatasetError(
+                f"{self.name}: version {version} has a graph segmentation only ({url}), which cannot be read yet; "
+                f"{self._what_to_choose()}"
+            )
+
+    def _what_to_choose(self) -> str:
+        if self.flat_versions:
+            return f"choose a version with a flat copy ({_listed(self.flat_versions)}) or add one under [segmentations]"
+        same = [known for known in map(load_dataset, dataset_names()) if self._shares_datastack(known)]
+        known = "".join(f"; the dataset {one.name} has those of {_listed(one.flat_versions)}" for one in same)
+        return f"write a dataset file with a flat copy under [segmentations]{known}"
+
+    def _shares_datastack(self, other: "Dataset") -> bool:
+        return bool(self.cave and other.cave and self.cave.datastack == other.cave.datastack)
+
+
+def segmentation_kind(url: str) -> SegmentationKind:
+    """Whether a segmentation is flat (Precomputed) or a graph (chunked graph, proofread live)."""
+    return "graph" if url.startswith(_GRAPH) else "flat"
+
+
+def dataset_names() -> list[str]:
+    """Names of the datasets that come with the package."""
+    return sorted(path.stem for path in BUNDLED.glob("*.toml"))
+
+
+def load_dataset(name_or_path: str | Path) -> Dataset:
+    """Read a dataset.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        A name of `dataset_names()`, or the path of a TOML file or of an old JSON input. A name wins over a file of the
+        same name without a suffix. Relative paths in a file count from the folder of the file.
+
+    Raises
+    ------
+    DatasetError
+        There is no such dataset, or the file is not what it must be: the line names file, key, what was found and what
+        was expected.
+    """
+    path = _find(str(name_or_path))
+    notes: list[str] = []
+    if path.suffix.lower() == ".json":
+        raw, notes = dataset_of_seed(_parse(path), str(path))
+    else:
+        raw = _parse(path)
+    dataset = validated(Dataset, raw, str(path), folder=path.absolute().parent)
+    dataset._notes = tuple(notes)
+    return dataset
+
+
+def _listed(versions: list[int]) -> str:
+    return ", ".join(map(str, versions))
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path in dataset_names():
+        return BUNDLED / f"{name_or_path}.toml"
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    names = dataset_names()
+    near = difflib.get_close_matches(name_or_path, names, n=1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    raise DatasetError(
+        f"no dataset {name_or_path!r}{guess}: it is neither a file nor one of the known names: {', '.join(names)}"
+    )
+
+
+def _parse(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DatasetError(f"{path}: not valid TOML: {error}") from error
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{path}: not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not a text in UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,264 @@
+"""One extraction, opened: a dataset at a fixed version, what it is measured from, and where its results go."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from somatic.cell import Cell
+from somatic.chunks import chunk_row
+from somatic.cutout import Segmentation
+from somatic.dataset import Dataset, segmentation_kind
+from somatic.errors import CellKilled, SomaticError, TransientError
+from somatic.estimate import Estimate, Layer, make_estimate
+from somatic.features import FEATURES_VERSION, Row
+from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
+from somatic.measuring import CellResult, Inputs, failed
+from somatic.memory import machine_memory_bytes, worker_memory_bytes
+from somatic.mesh_layer import MeshLayer
+from somatic.nucleus import NucleusLayer
+from somatic.plan import POSITION, Plan
+from somatic.source import open_segmentation_url, open_source
+from somatic.store import ResultStore, config_hash, open_store
+from somatic.tables import Synapses
+
+if TYPE_CHECKING:
+    from somatic.cave import CaveTables
+    from somatic.files import FileTables
+
+DEFAULT_RESULTS = "somatic-results"
+_MESHES = "meshes"
+# Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
+_CAVE_REQUESTS = 12
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Everything that measuring the cells of a dataset at one version takes.
+
+    It holds a connection with a token: open it where it is needed, it is neither stored nor sent.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    source : CaveTables or FileTables
+        Its tables at the version.
+    segmentation_url : str
+        What the root ids of this version are labels of.
+    results : str
+        URL below which all results lie.
+    with_meshes : bool
+        Whether soma meshes are stored.
+    """
+
+    dataset: Dataset
+    source: "CaveTables | FileTables"
+    segmentation_url: str
+    results: str
+    with_meshes: bool = True
+
+    @classmethod
+    def open(
+        cls,
+        dataset: Dataset,
+        version: int | Literal["latest"] | None = None,
+        results: str | None = None,
+        *,
+        with_meshes: bool = True,
+    ) -> "Extraction":
+        """Connect to the tables, fix the version and find its segmentation.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        version : int or "latest", optional
+            The dataset's own default when left out.
+        results : str, optional
+            Any fsspec URL or path; else the dataset's, else ./somatic-results.
+        with_meshes : bool
+            Whether soma meshes are stored.
+
+        Raises
+        ------
+        SomaticError
+            Anything that is wrong with the dataset, the connection or the version, in one line.
+        """
+        source = open_source(dataset, version)
+        url = open_segmentation_url(dataset, source)
+        return cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
+
+    @property
+    def version(self) -> int:
+        """Materialization version."""
+        return self.source.version
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.dataset.name} v{self.version}"
+
+    @property
+    def radius_nm(self) -> float:
+        """Half the side of a cutout."""
+        return self.dataset.cutout_radius_um * 1000
+
+    @property
+    def config(self) -> dict[str, str | int | float]:
+        """What changes numbers on purpose."""
+        return {
+            "definitions": self.dataset.definitions,
+            "mip": self.dataset.mip,
+            "cutout_radius_um": self.dataset.cutout_radius_um,
+            "features_version": FEATURES_VERSION,
+            "segmentation_kind": segmentation_kind(self.segmentation_url),
+        }
+
+    @property
+    def config_hash(self) -> str:
+        """Short hash of `config`, part of where results lie."""
+        return config_hash(**self.config)  # type: ignore[arg-type]
+
+    @cached_property
+    def store(self) -> ResultStore:
+        """Where the results of this version and configuration lie."""
+        return open_store(self.results, self.dataset.name, self.version, self.config_hash)
+
+    @cached_property
+    def segmentation(self) -> Segmentation:
+        """The segmentation at the dataset's mip."""
+        return Segmentation(self.segmentation_url, self.dataset.mip)
+
+    def check_layers(self) -> None:
+        """Open the segmentation and the meshes of the nuclei.
+
+        Raises
+        ------
+        SegmentationError, SegmentationUnavailable
+            One of them cannot be read; says which and why.
+        """
+        _ = self.segmentation
+        if self.source.nucleus_segmentation:
+            NucleusLayer(self.source.nucleus_segmentation)
+
+    def put_mesh_layer(self) -> None:
+        """Write the info files of the mesh layer, which workers then fill."""
+        if self.with_meshes:
+            MeshLayer(self.store.url_of(_MESHES)).put_info(self.segmentation)
+
+    def estimate(self, plan: Plan, missing: pd.DataFrame) -> Estimate:
+        """What the missing rows of a plan will take."""
+        segmentation = self.segmentation
+        layer = Layer(
+            resolution_nm=_triple(segmentation.resolution_nm),
+            offset_vx=_triple(segmentation.bounds.lower_vx),
+            size_vx=segmentation.bounds.shape,
+            file_vx=_triple(segmentation.file_shape),
+        )
+        from_cave = self.dataset.cave is not None
+        return make_estimate(
+            plan,
+            missing,
+            layer=layer,
+            radius_nm=self.radius_nm,
+            worker_memory_bytes=worker_memory_bytes(
+                self.radius_nm, segmentation.resolution_nm, _triple(segmentation.file_shape)
+            ),
+            cave_requests=_CAVE_REQUESTS if from_cave else 0,
+            cave_requests_per_chunk=1 if from_cave and self.dataset.cave.synapses else 0,  # type: ignore[union-attr]
+        )
+
+    def cells(self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float]) -> list[Cell]:
+        """Cells of some rows of a plan, in their order."""
+        columns = ("nucleus_id", "soma_id", "n_nuclei_in_segment", *POSITION)
+        return [
+            Cell(nucleus_id, root_id, (x, y, z), resolution_nm, n_nuclei)
+            for nucleus_id, root_id, n_nuclei, x, y, z in zip(*(rows[name].tolist() for name in columns), strict=True)
+        ]
+
+    def synapses_of(self, cells: list[Cell]) -> Synapses | None:
+        """Synapses onto the roots of some cells, at least those in their cutouts; None without a synapse table."""
+        centres_nm = np.array([cell.centre_nm for cell in cells])
+        roots = np.array([cell.root_id for cell in cells], dtype=np.int64)
+        return self.source.synapses(
+            roots, centres_nm.min(axis=0) - self.radius_nm, centres_nm.max(axis=0) + self.radius_nm
+        )
+
+    def inputs(self, synapses: Synapses | None) -> Inputs:
+        """What cells are measured from, in a form that travels to another process."""
+        return Inputs(
+            segmentation=self.segmentation_url,
+            mip=self.dataset.mip,
+            radius_nm=self.radius_nm,
+            materialization_version=self.version,
+            definitions=self.dataset.definitions,
+            nucleus_segmentation=self.source.nucleus_segmentation,
+            synapses=synapses,
+            meshes=self.store.url_of(_MESHES) if self.with_meshes else None,
+        )
+
+    def extract(
+        self,
+        rows: pd.DataFrame,
+        resolution_nm: tuple[float, float, float],
+        *,
+        cell_timeout_s: float = CELL_TIMEOUT_S,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Row]:
+        """Measure some rows of a plan in a process of their own.
+
+        Parameters
+        ----------
+        rows : pandas.DataFrame
+            Columns of `Plan.rows`, those to be skipped left out.
+        resolution_nm : (3,) float
+            `Plan.resolution_nm`.
+        cell_timeout_s : float
+            Longest time for one cell.
+        stop : threading.Event, optional
+            Set by another thread to end soon.
+
+        Yields
+        ------
+        Row
+            As `somatic.chunks.put_rows` wants it, one for each, as soon as it is there.
+
+        Raises
+        ------
+        SomaticError
+            The synapses could not be asked for, a layer could not be opened or a mesh could not be stored. The cells
+            that were not measured for it have a row that says so, and count as failed for now.
+        """
+        waiting = {cell.nucleus_id: cell for cell in self.cells(rows, resolution_nm)}
+        attempts = dict(zip(rows["nucleus_id"].tolist(), rows["attempt"].tolist(), strict=True))
+        cells = list(waiting.values())
+        try:
+            inputs = self.inputs(self.synapses_of(cells))
+            for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
+                cell = waiting.pop(result.row["nucleus_id"])
+                yield _noted(result, cell, attempts[cell.nucleus_id])
+        except SomaticError as error:
+            for cell in waiting.values():
+                result = failed(cell, self.inputs(None), error)
+                yield _noted(result, cell, attempts[cell.nucleus_id]) | {"transient": True}
+            raise
+
+
+def _noted(result: CellResult, cell: Cell, attempt: int) -> Row:
+    return chunk_row(
+        result.row,
+        centre_vx=cell.centre_vx,
+        attempt=attempt,
+        seconds=result.seconds,
+        error_class=type(result.error).__name__ if result.error else None,
+        transient=isinstance(result.error, TransientError),
+        memory_bytes=machine_memory_bytes() if isinstance(result.error, CellKilled) else None,
+    )
+
+
+def _triple(values: np.ndarray) -> tuple:
+    x, y, z = values.tolist()
+    return x, y, z

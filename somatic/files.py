@@ -1,0 +1,302 @@
+"""Nuclei and synapses from files, for volumes that CAVE does not serve."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from somatic.dataset import FileSource
+from somatic.errors import DatasetError, TransientError
+from somatic.tables import (
+    Nuclei,
+    Resolution,
+    Synapses,
+    no_such_column,
+    nuclei_from_raw,
+    position_columns,
+    synapses_from_raw,
+)
+
+_INTEGERS = {
+    pa.int8(): pd.Int8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}
+"""A column with gaps would otherwise become float64 and lose the last digits of its ids."""
+
+_NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
+_CSV = pa.csv.ParseOptions(newlines_in_values=True)
+"""A column of remarks, which we do not read, may have line breaks."""
+
+_NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
+_POINT = rf"^\s*[\[(]?\s*{_NUMBER}[,\s]+{_NUMBER}[,\s]+{_NUMBER}\s*[\])]?\s*$"
+
+
+class FileTables:
+    """The tables of a dataset of files; they hold one version.
+
+    Attributes
+    ----------
+    version : int
+        The version that the files are said to hold.
+    timestamp : None
+        Files do not say when they were true.
+    nucleus_segmentation : str or None
+        URL of the nucleus layer.
+    """
+
+    timestamp: datetime | None = None
+
+    def __init__(self, files: FileSource) -> None:
+        self._files = files
+        self.version = files.version
+        self.nucleus_segmentation = files.nucleus_segmentation
+
+    @property
+    def synapse_resolution_nm(self) -> Resolution | None:
+        """Size of a voxel of the positions of synapses along x, y, z; None when the dataset has no synapses."""
+        if self._files.synapses is None:
+            return None
+        return self._files.synapse_resolution_nm or self._files.resolution_nm
+
+    def nuclei(self) -> Nuclei:
+        """All nuclei.
+
+        Raises
+        ------
+        DatasetError
+            The file is not there, cannot be read, or is not a table of nuclei.
+        """
+        place = self._files.nuclei
+        raw = read_columns(place, ids=["id", "pt_root_id"], positions=["pt_position"])
+        return nuclei_from_raw(raw, resolution_nm=self._files.resolution_nm, where=_shown(place))
+
+    def synapses(self, root_ids: npt.ArrayLike, lower_nm: npt.ArrayLike, upper_nm: npt.ArrayLike) -> Synapses | None:
+        """Synapses onto any of some roots whose post_pt lies in a box.
+
+        Parameters
+        ----------
+        root_ids : (n,) int64
+            Postsynaptic roots; 0 means none and is passed over.
+        lower_nm, upper_nm : (3,) float
+            The box in nm, inclusive, widened to whole voxels.
+
+        Returns
+        -------
+        Synapses or None
+            None when the dataset has no synapses.
+
+        Raises
+        ------
+        DatasetError
+            The file is not there, cannot be read, or is not a table of synapses.
+        """
+        if self._all_synapses is None:
+            return None
+        frame, resolution_nm = self._all_synapses.frame, self._all_synapses.resolution_nm
+        roots = np.unique(np.asarray(root_ids))
+        if roots.size and roots.dtype.kind not in "iu":
+            raise TypeError(f"root ids must be integers, got an array of {roots.dtype}")
+        roots = roots[roots > 0].astype(np.int64)
+        post = frame["post_root_id"].to_numpy()
+        starts, stops = np.searchsorted(post, roots, "left"), np.searchsorted(post, roots, "right")
+        rows = [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
+        found = frame.iloc[np.concatenate([*rows, np.empty(0, dtype=np.int64)])]
+        points = found[["post_x_vx", "post_y_vx", "post_z_vx"]].to_numpy()
+        lower_vx = np.floor(np.asarray(lower_nm, dtype=np.float64) / resolution_nm)
+        upper_vx = np.ceil(np.asarray(upper_nm, dtype=np.float64) / resolution_nm)
+        inside = np.all((points >= lower_vx) & (points <= upper_vx), axis=1)
+        return Synapses(found[inside].reset_index(drop=True), resolution_nm)
+
+    @cached_property
+    def _all_synapses(self) -> Synapses | None:
+        """Every synapse, sorted by root so that those of a cell lie together."""
+        place = self._files.synapses
+        if place is None:
+            return None
+        raw = read_columns(
+            place,
+            ids=["id", "pre_pt_root_id", "post_pt_root_id"],
+            positions=["ctr_pt_position"],
+            optional_positions=["post_pt_position"],
+        )
+        if raw.empty:
+            raise DatasetError(f"{_shown(place)}: the table is empty; leave synapses out where there are none")
+        resolution_nm = self._files.synapse_resolution_nm or self._files.resolution_nm
+        return synapses_from_raw(raw, resolution_nm=resolution_nm, where=_shown(place))
+
+
+def read_columns(
+    place: str, *, ids: Sequence[str], positions: Sequence[str], optional_positions: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read some columns of a CSV, Parquet or Feather file, and no others.
+
+    Parameters
+    ----------
+    place : str
+        Path or fsspec URL that ends in .csv, .csv.gz, .parquet or .feather.
+    ids : sequence of str
+        Columns of ids, read without passing through floats.
+    positions, optional_positions : sequence of str
+        Positions, each one column of (x, y, z), as lists or as text, or three columns `<position>_x`, `_y`, `_z`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Ids as the file holds them (from CSV: UInt64), positions as `<position>_x`, `_y`, `_z` float64.
+
+    Raises
+    ------
+    DatasetError
+        The file is missing, unreadable, of an unknown kind, or lacks a column.
+    TransientError
+        A server did not answer.
+    """
+    where = _shown(place)
+    kind = _kind(where)
+    with _open(place, kind) as file:
+        names = _column_names(file, kind)
+    wanted = list(ids)
+    for column in ids:
+        if column not in names:
+            raise no_such_column(column, names, where)
+    for position in (*positions, *optional_positions):
+        columns = position_columns(names, position)
+        if not columns and position in positions:
+            raise no_such_column(f"{position}, nor {position}_x, {position}_y, {position}_z", names, where)
+        wanted += columns
+    with _open(place, kind) as file:
+        table = _read(file, kind, wanted, ids)
+    if kind == "csv":
+        for column in ids:
+            table = _replace(table, column, {column: _ids_from_text(table[column], column, where)})
+    for position in (*positions, *optional_positions):
+        if position in table.column_names:
+            table = _replace(table, position, _split(table[position], position, where))
+    return table.to_pandas(types_mapper=_INTEGERS.get, ignore_metadata=True, split_blocks=True, self_destruct=True)
+
+
+def _kind(where: str) -> str:
+    ending = re.search(r"\.(csv|parquet|feather)(\.gz)?$", where.lower())
+    if ending is None or (ending[2] and ending[1] != "csv"):
+        raise DatasetError(f"{where}: unknown kind of file; expected .csv, .csv.gz, .parquet or .feather")
+    return ending[1]
+
+
+@contextmanager
+def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
+    where = _shown(place)
+    try:
+        with fsspec.open(place, "rb", compression="infer") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise DatasetError(f"{where}: no such file") from error
+    except PermissionError as error:
+        raise DatasetError(f"{where}: no permission to read it") from error
+    except (pa.ArrowException, ImportError, ValueError) as error:
+        raise DatasetError(f"{where}: cannot be read as {kind}: {_first_line(error)}") from error
+    except Exception as error:
+        if "://" in place.removeprefix("file://"):
+            raise TransientError(f"{where}: cannot be read now: {_first_line(error)}; try again later") from error
+        if isinstance(error, OSError | EOFError):
+            raise DatasetError(f"{where}: cannot be read as {kind}: {_first_line(error)}") from error
+        raise
+
+
+def _column_names(file: IO[bytes], kind: str) -> list[str]:
+    if kind == "csv":
+        with pa.csv.open_csv(file, parse_options=_CSV) as reader:
+            return reader.schema.names
+    if kind == "parquet":
+        return pa.parquet.read_schema(file).names
+    return pa.ipc.open_file(file).schema.names
+
+
+def _read(file: IO[bytes], kind: str, columns: Sequence[str], ids: Sequence[str]) -> pa.Table:
+    if kind == "parquet":
+        return pa.parquet.ParquetFile(file).read(columns=list(columns))
+    if kind == "feather":
+        names = pa.ipc.open_file(file).schema.names
+        options = pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
+        return pa.ipc.open_file(file, options=options).read_all()
+    is_number = {column: column not in ids and column.endswith(("_x", "_y", "_z")) for column in columns}
+    as_said = pa.csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types={name: pa.float64() if number else pa.string() for name, number in is_number.items()},
+        null_values=_NULLS,
+        strings_can_be_null=True,
+    )
+    return pa.csv.read_csv(file, parse_options=_CSV, convert_options=as_said)
+
+
+def _ids_from_text(texts: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
+    """Ids of a CSV, exact. `5.0` is what pandas writes for 5 in a column with gaps; it is exact up to 15 digits."""
+    digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), r"^([0-9]{1,15})\.0*$", r"\1")
+    wrong = pc.index(pc.match_substring_regex(digits, "^[0-9]{1,19}$"), False).as_py()
+    if wrong >= 0:
+        raise DatasetError(
+            f"{where}: {column} is {texts[wrong].as_py()!r} in row {wrong + 1}; ids must be whole numbers from 0 to "
+            "2^63-1 with all their digits (pandas: write the column as Int64)"
+        )
+    return digits.cast(pa.uint64())
+
+
+def _split(points: pa.ChunkedArray, position: str, where: str) -> dict[str, Any]:
+    """A column of (x, y, z) as three columns of float64."""
+    names = [f"{position}_{axis}" for axis in "xyz"]
+    if pa.types.is_string(points.type) or pa.types.is_large_string(points.type):
+        texts = points.to_pandas()
+        numbers = texts.str.extract(_POINT).apply(pd.to_numeric, errors="coerce")
+        wrong = np.flatnonzero(numbers.isna().any(axis=1) & texts.notna())
+        parts = [pa.array(numbers[axis], type=pa.float64(), from_pandas=True) for axis in range(3)]
+    elif _is_list_of_numbers(points.type):
+        wrong = np.flatnonzero(pc.not_equal(pc.list_value_length(points), 3).fill_null(False).to_numpy())
+        parts = []
+        if not wrong.size:
+            parts = [pc.list_element(points, axis).cast(pa.float64(), safe=False) for axis in range(3)]
+    else:
+        raise DatasetError(f"{where}: {position} holds {points.type}; expected lists of three numbers x, y, z")
+    if wrong.size:
+        row = int(wrong[0])
+        raise DatasetError(
+            f"{where}: {position} is {points[row].as_py()!r} in row {row + 1}; expected three numbers x, y, z"
+        )
+    return dict(zip(names, parts, strict=True))
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
+
+
+def _replace(table: pa.Table, column: str, columns: dict[str, Any]) -> pa.Table:
+    table = table.drop_columns([column])
+    for name, values in columns.items():
+        table = table.append_column(name, values)
+    return table
+
+
+def _shown(place: str) -> str:
+    """A place as a text may show it: without the query of a URL, where a signature may stand."""
+    return place.split("?")[0] if urlsplit(place).scheme else place
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

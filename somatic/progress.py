@@ -1,0 +1,76 @@
+"""How far an extraction is."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from somatic.features import Row
+
+
+class Progress:
+    """Counts cells as they come; may be used by several threads.
+
+    Parameters
+    ----------
+    total : int
+        Cells that are to be measured.
+    on_change : callable, optional
+        Called with this object after each cell.
+
+    Attributes
+    ----------
+    ok, failed : int
+        Cells measured, and cells that failed for a permanent reason.
+    """
+
+    def __init__(self, total: int, on_change: "Callable[[Progress], None] | None" = None) -> None:
+        self.total = total
+        self.ok = 0
+        self.failed = 0
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Cells that need nothing any more."""
+        return self.ok + self.failed
+
+    @property
+    def fraction(self) -> float:
+        """Share of the cells that is done."""
+        return self.done / self.total if self.total else 1.0
+
+    def add(self, row: Row) -> None:
+        """Count a cell; one that failed for a transient reason will come again."""
+        with self._lock:
+            if row["status"] == "ok":
+                self.ok += 1
+            elif not row["transient"]:
+                self.failed += 1
+        if self._on_change:
+            self._on_change(self)
+
+    def words(self) -> str:
+        """The same for a person: counts, rate and time left."""
+        said = f"{self.done:,} of {self.total:,} cells"
+        if self.failed:
+            said += f" ({self.failed:,} failed)"
+        elapsed_s = time.monotonic() - self._started
+        if self.done and elapsed_s > 0:
+            rate = self.done / elapsed_s
+            said += f", {60 * rate:.3g} a minute"
+            if self.done < self.total:
+                said += f", about {duration((self.total - self.done) / rate)} left"
+        return said
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

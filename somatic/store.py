@@ -1,0 +1,260 @@
+"""Where results lie: files below one URL, in a folder or in a bucket (any fsspec URL)."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import botocore.exceptions as boto
+import fsspec
+from fsspec.asyn import sync
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from somatic.errors import StoreError, StoreUnavailable
+
+_PASSING = {errno.EREMOTEIO, errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""Error numbers that may be gone a little later; s3fs gives EREMOTEIO for a 500 and EBUSY for 409 and 503."""
+
+
+_NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
+
+
+class ResultStore:
+    """Files below one URL, each written whole or not at all.
+
+    Endpoint and credentials are those of the protocol's own users: for s3 the environment (AWS_ENDPOINT_URL,
+    AWS_PROFILE, AWS_ACCESS_KEY_ID ...), ~/.aws, or the role of the machine.
+
+    Parameters
+    ----------
+    url : str
+        Any fsspec URL, or a path.
+
+    Attributes
+    ----------
+    url : str
+        Without a slash at its end; an absolute path for a folder of this machine.
+
+    Raises
+    ------
+    StoreError
+        The protocol is not known or its package is missing, or the URL holds a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = _filesystem(url)
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self.url = self._root if self._local else url.rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"ResultStore({self.url!r})"
+
+    def url_of(self, name: str) -> str:
+        """URL of one file or folder below the store."""
+        return f"{self.url}/{name}"
+
+    def put(self, name: str, data: bytes, *, timeout_s: float = 300) -> None:
+        """Write a whole file; who reads at the same time gets the old bytes or the new ones, never a part.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The file was not written, for good or for now.
+        """
+        with _explained(self.url_of(name), "write"):
+            self._write(name, data, timeout_s)
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write a whole file unless one of this name exists; says whether it was written.
+
+        Two writers at the same moment may both write. That is harmless for the files this is for: equal names
+        mean equal content, or the same cells measured twice.
+        """
+        if self.exists(name):
+            return False
+        self.put(name, data)
+        return True
+
+    def get(self, name: str) -> bytes:
+        """Bytes of a file.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            There is no such file, or it could not be read, for good or for now.
+        """
+        with _explained(self.url_of(name), "read"):
+            return self._call("cat_file", name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file or folder."""
+        with _explained(self.url_of(name), "read"):
+            try:
+                self._call("info", name)
+            except FileNotFoundError as error:
+                if _s3_code(error) == "NoSuchBucket":
+                    raise
+                return False
+            return True
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files and folders in a folder, sorted; none when there is no such folder."""
+        with _explained(self.url_of(folder), "read"):
+            try:
+                found = self._call("ls", folder, detail=False)
+            except FileNotFoundError as error:
+                if _s3_code(error) == "NoSuchBucket":
+                    raise
+                return []
+        prefix = self._path(folder) + "/"
+        names = (path.rstrip("/").removeprefix(prefix) for path in found)
+        return sorted(name for name in names if name and "/" not in name and not name.startswith("."))
+
+    def check_writable(self, *, timeout_s: float = 20) -> None:
+        """Write a small file and delete it.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            In one line: what is wrong with the place, within about `timeout_s`.
+        """
+        name = f".writable-{secrets.token_hex(4)}"
+        with _explained(self.url, "write to"):
+            self._write(name, b"somatic\n", timeout_s)
+            self._call("rm_file", name, timeout_s=timeout_s)
+
+    def _write(self, name: str, data: bytes, timeout_s: float) -> None:
+        if self._local:
+            _put_local(Path(self._path(name)), data)
+        else:
+            self._call("pipe_file", name, data, timeout_s=timeout_s)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _call(self, method: str, name: str, *args: Any, timeout_s: float = 300, **kwargs: Any) -> Any:
+        """Call a method of the file system, with a time limit where it can have one."""
+        if self._fs.async_impl:
+            call = getattr(self._fs, f"_{method}")
+            return sync(self._fs.loop, call, self._path(name), *args, timeout=timeout_s, **kwargs)
+        return getattr(self._fs, method)(self._path(name), *args, **kwargs)
+
+
+def open_store(root_url: str, dataset_name: str, version: int, config: str) -> ResultStore:
+    """Store of the results of one dataset, materialization version and configuration (`config_hash`)."""
+    return ResultStore(f"{root_url.rstrip('/')}/{dataset_name}/v{version}/{config}")
+
+
+def config_hash(
+    definitions: str, mip: int, cutout_radius_um: float, features_version: int, segmentation_kind: str
+) -> str:
+    """Short name of what changes numbers on purpose, 8 hexadecimal digits.
+
+    Parameters
+    ----------
+    definitions : {"published", "corrected"}
+        Which definitions the features follow.
+    mip : int
+        Of the segmentation.
+    cutout_radius_um : float
+        Half the side of the cutout.
+    features_version : int
+        `somatic.features.FEATURES_VERSION`.
+    segmentation_kind : {"flat", "graph"}
+        A flat copy is downsampled, so its voxels differ from those of the graph.
+    """
+    parts = {
+        "definitions": definitions,
+        "mip": int(mip),
+        "cutout_radius_um": float(cutout_radius_um),
+        "features_version": int(features_version),
+        "segmentation_kind": segmentation_kind,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    protocol = url.partition("://")[0] if "://" in url else "file"
+    if protocol != "file" and "@" in urlsplit(url).netloc:
+        raise StoreError(f"{protocol}://...: a password does not belong in a URL; give it the way {protocol} users do")
+    if "::" in url:
+        raise StoreError(f"{url}: chained URLs cannot hold results; give a plain one, like s3://bucket/folder")
+    # Other processes write too: a cached listing or a client of an older environment would lie.
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol in ("s3", "s3a"):
+        options["max_concurrency"] = 1  # spares a HEAD request before every read
+    try:
+        fs, root = url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise StoreError(f"{url}: {_one_line(error)}; results can lie in a folder or at s3://...") from error
+    return fs, cast(str, root)
+
+
+def _put_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with hidden.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _explained(where: str, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _as_store_error(error, where, verb) from error
+
+
+def _as_store_error(error: Exception, where: str, verb: str) -> StoreError | StoreUnavailable:
+    """Turn whatever a file system raised into our error of its kind."""
+    start = f"cannot {verb} {where}"
+    bucket = "/".join(where.split("/", 3)[:3])
+    if isinstance(error, _NO_CREDENTIALS):
+        return StoreError(f"{start}: no credentials for {bucket}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
+    if isinstance(error, boto.ParamValidationError):
+        return StoreError(f"{start}: S3 allows no such name of a bucket or file; choose another place")
+    if _s3_code(error) == "NoSuchBucket":
+        return StoreError(f"{start}: there is no bucket {bucket}; create it or choose another place")
+    if _is_passing(error):
+        return StoreUnavailable(f"{start} for now: {_one_line(error)}; try again later")
+    advice = "check its permissions and your credentials" if isinstance(error, PermissionError) else "check it"
+    return StoreError(f"{start}: {_one_line(error)}; {advice} or choose another place")
+
+
+def _is_passing(error: Exception) -> bool:
+    response = getattr(error.__cause__, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status is not None:
+        return status >= 500 or status in (408, 409, 429)
+    if isinstance(error, TimeoutError | ConnectionError | boto.HTTPClientError | boto.ConnectionError):
+        return True
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return True
+    return type(error).__module__.startswith("aiohttp")
+
+
+def _s3_code(error: BaseException | None) -> str | None:
+    """Error code of S3 behind an error of s3fs."""
+    response = getattr(error.__cause__, "response", None) if error else None
+    return response.get("Error", {}).get("Code") if response else None
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, TimeoutError) and not text:
+        return "no answer in time"
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,1 @@
+"""Prefect tasks: names, retries and artifacts round `somatic`."""

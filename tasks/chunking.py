@@ -1,0 +1,42 @@
+"""Planning: which nuclei, in which chunks, and what of it is done."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from somatic.chunks import put_rows
+from somatic.extraction import Extraction
+from somatic.ledger import Ledger
+from somatic.plan import save_plan, skipped_rows
+from somatic.planning import Planned, Selection, plan_extraction
+from somatic.tables import Nuclei
+from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+
+
+@task(
+    name="plan chunks",
+    task_run_name="plan of {title}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def plan_chunks(
+    title: str,  # noqa: ARG001 - names the task run
+    extraction: Extraction,
+    nuclei: Nuclei,
+    selection: Selection,
+    run_id: str,
+    memory_bytes: int,
+    plan_hash: str | None = None,
+) -> Planned:
+    """Plan, store the plan, and store the rows of the nuclei that are skipped."""
+    store = extraction.store
+    planned = plan_extraction(extraction, nuclei, selection, Ledger.load(store, memory_bytes), plan_hash)
+    save_plan(store, planned.plan)
+    rows = planned.ledger.missing(planned.plan.rows)
+    skipped = skipped_rows(rows, nuclei.resolution_nm, extraction.version, extraction.dataset.definitions)
+    if skipped:
+        planned.ledger.add(put_rows(store, skipped, run_id))
+    extraction.put_mesh_layer()
+    return planned

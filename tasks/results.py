@@ -1,0 +1,137 @@
+"""Collecting the table, and telling people about it in Prefect's UI."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+
+from somatic.collect import Collected, collect
+from somatic.extraction import Extraction
+from somatic.manifest import make_manifest, put_manifest
+from somatic.plan import Plan
+from somatic.progress import Progress, duration
+from somatic.tables import Nuclei
+from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+
+_FAILURES_SHOWN = 500
+
+
+@task(
+    name="collect",
+    task_run_name="table of {title}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def collect_features(
+    title: str,
+    extraction: Extraction,
+    plan: Plan,
+    nuclei: Nuclei,
+    started: datetime,
+    memory_bytes: int,
+) -> Collected:
+    """Write the table, its provenance and its manifest, and say in the UI how it came out."""
+    store = extraction.store
+    collected = collect(
+        store,
+        plan,
+        nuclei,
+        materialization_version=extraction.version,
+        definitions=extraction.dataset.definitions,
+        memory_bytes=memory_bytes,
+    )
+    finished = datetime.now(UTC)
+    put_manifest(
+        store,
+        make_manifest(
+            dataset=extraction.dataset.model_dump(mode="json", exclude_none=True),
+            materialization_version=extraction.version,
+            materialization_timestamp=extraction.source.timestamp,
+            config=extraction.config,
+            config_hash=extraction.config_hash,
+            plan_hash=plan.hash,
+            counts=_counts(collected),
+            files={"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")},
+            started=started,
+            finished=finished,
+        ),
+    )
+    _tell(title, extraction, collected, (finished - started).total_seconds())
+    return collected
+
+
+class ProgressArtifact:
+    """The progress bar of a run in Prefect's UI, with words."""
+
+    def __init__(self, title: str, progress: Progress) -> None:
+        self._progress = progress
+        self._said = progress.words()
+        self._id: Any = create_progress_artifact(
+            100 * progress.fraction, key=_key(title, "progress"), description=self._said
+        )
+
+    def update(self) -> None:
+        """Show how far the run is now."""
+        words = self._progress.words()
+        if words != self._said:
+            self._said = words
+            update_progress_artifact(self._id, 100 * self._progress.fraction, description=words)
+
+
+def _counts(collected: Collected) -> dict[str, int]:
+    table = collected.table
+    return {
+        "nuclei": table.total,
+        "ok": table.ok,
+        "failed": table.failed,
+        "failed_transient": table.transient,
+        "skipped": table.skipped,
+        "planned": collected.planned.total,
+    }
+
+
+def _tell(title: str, extraction: Extraction, collected: Collected, seconds: float) -> None:
+    failures = collected.failures
+    if len(failures):
+        # The UI shows numbers as JavaScript does, which loses the last digits of an id.
+        shown = failures.head(_FAILURES_SHOWN).astype({"nucleus_id": str, "soma_id": str})
+        create_table_artifact(
+            table={name: shown[name].tolist() for name in shown.columns},
+            key=_key(title, "failures"),
+            description=f"{len(failures):,} failed cells of {title}"
+            + (" (the first)" if len(failures) > len(shown) else ""),
+        )
+    counts = collected.planned
+    lines = [
+        f"# {title}: {counts.total:,} nuclei",
+        "",
+        "| status | nuclei |",
+        "|---|---|",
+        f"| ok | {counts.ok:,} |",
+        f"| failed for good | {counts.failed - counts.transient:,} |",
+        f"| failed for now (run again) | {counts.transient:,} |",
+        f"| skipped | {counts.skipped:,} |",
+        "",
+        f"Table: `{extraction.store.url_of('features.parquet')}` ({collected.table.total:,} rows), "
+        f"in {duration(seconds)}.",
+    ]
+    reasons = failures["reason"].str.replace(r"\d{3,}", "...", regex=True).value_counts()
+    if len(reasons):
+        lines += ["", "| reason | cells |", "|---|---|"]
+        lines += [f"| {reason} | {count:,} |" for reason, count in reasons.head(20).items()]
+    create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
+
+
+def _key(title: str, what: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{title} {what}".lower()).strip("-")

@@ -1,0 +1,114 @@
+"""A bucket over HTTP on this machine, as cloud-volume meets one, with faults on demand."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class Fault:
+    """What happens to requests whose path contains a text: one of these, in place of the file."""
+
+    status: int | None = None
+    body: bytes | None = None
+    cut: bool = False
+    """Half of the body is sent, then the connection ends."""
+    wait: threading.Event | None = None
+    """Nothing is sent until this is set."""
+    call: Callable[[], None] | None = None
+    """Called before the answer."""
+    times: int = -1
+    """How often; -1 for always."""
+
+
+@dataclass
+class FileServer:
+    """Serves a folder; `*.gz` stands for the file without it, with Content-Encoding, as buckets have it."""
+
+    folder: Path
+    faults: dict[str, Fault] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "FileServer":
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fault in self.faults.values():
+            if fault.wait:
+                fault.wait.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def url(self, folder: str = "") -> str:
+        """cloud-volume's path of a layer in a folder below."""
+        host, port = self._server.server_address[:2]
+        return f"precomputed://http://{host}:{port}/{folder}".rstrip("/")
+
+    def fault_of(self, path: str) -> Fault | None:
+        """The fault that a request meets."""
+        for text, fault in self.faults.items():
+            if text in path and fault.times:
+                fault.times -= 1
+                return fault
+        return None
+
+
+def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            server.asked.append(self.path)
+            fault = server.fault_of(self.path) or Fault()
+            if fault.call:
+                fault.call()
+            if fault.wait:
+                fault.wait.wait()
+            file = server.folder / self.path.lstrip("/")
+            zipped = file.with_name(f"{file.name}.gz")
+            encoding = None
+            body = None
+            if file.is_file():
+                body = file.read_bytes()
+            elif zipped.is_file():
+                body, encoding = zipped.read_bytes(), "gzip"
+            if fault.status:
+                return self._send(fault.status, fault.body or b"<html>fault</html>")
+            if body is None:
+                return self._send(404, b"not found")
+            if fault.body is not None:
+                body = fault.body
+            status = 200
+            if wanted := self.headers.get("Range"):
+                first, last = wanted.removeprefix("bytes=").split("-")
+                if int(first) >= len(body):
+                    return self._send(416, b"")
+                body = body[int(first) : int(last) + 1 if last else None]
+                status = 206
+            return self._send(status, body, encoding, cut=fault.cut)
+
+        do_HEAD = do_GET
+
+        def _send(self, status: int, body: bytes, encoding: str | None = None, *, cut: bool = False) -> None:
+            try:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                if encoding:
+                    self.send_header("Content-Encoding", encoding)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body[: len(body) // 2] if cut else body)
+                self.close_connection = cut
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,469 @@
+"""Dataset files: what they mean, and what is said when they are wrong."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.cave import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
+from somatic.dataset import CaveSource, Dataset, FileSource, TableName, dataset_names, load_dataset, segmentation_kind
+from somatic.errors import DatasetError
+from somatic.source import open_segmentation_url, open_source
+from somatic.validation import validated
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DOCS = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(toml|json)\n(.*?)```", DOCS, re.DOTALL)
+
+ROOT = 864691135012345678
+CAVE = """
+name = "volume"
+mip = 3
+segmentation = "precomputed://gs://bucket/seg"
+[cave]
+datastack = "stack"
+nuclei = {table = "nuclei_v1"}
+"""
+FILES = """
+name = "volume"
+mip = 0
+segmentation = "seg"
+[files]
+nuclei = "nuclei.csv"
+resolution_nm = [4, 4, 40]
+"""
+SEED = {
+    "dataset": "minnie65_public",
+    "materialization_version": 661,
+    "voxel_resolution": [4, 4, 40],
+    "nuc_seg_source": "precomputed://https://example.org/nuclei",
+    "nucleus_table": "nucleus_detection_lookup_v1",
+    "output_filepath": "../data",
+    "google_bucket": "a-bucket",
+    "google_secret": "geheim",
+    "token_file": "/home/someone/geheim.json",
+    "gcsfs_project": "",
+    "disk_cache_path": "minnie_meshes_661",
+    "mip_level": 3,
+    "chunk": 10,
+    "cutout_radius": 15,
+    "pool_size": 2,
+}
+
+
+def load(folder: Path, text: str, name: str = "volume.toml") -> Dataset:
+    """Load a dataset from a text."""
+    (folder / name).write_text(text)
+    return load_dataset(folder / name)
+
+
+def refusal(folder: Path, text: str, name: str = "volume.toml") -> str:
+    """The one line with which a file is refused; it begins with the file."""
+    with pytest.raises(DatasetError) as caught:
+        load(folder, text, name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{folder / name}: ")
+    return message.removeprefix(f"{folder / name}: ")
+
+
+def test_minnie65_is_what_the_public_release_says() -> None:
+    """The bundled dataset names the public places of minnie65, as its documentation lists them."""
+    dataset = load_dataset("minnie65")
+    public = "precomputed://gs://iarpa_microns/minnie/minnie65"
+    assert dataset.flat_versions == [117, 343, 943, 1300]
+    assert dataset.segmentation_for(117) == f"{public}/seg"
+    assert dataset.segmentation_for(343) == f"{public}/seg_m343"
+    assert dataset.segmentation_for(943) == f"{public}/seg_m943"
+    assert dataset.segmentation_for(1300) == f"{public}/seg_m1300"
+    assert (dataset.name, dataset.mip, dataset.cutout_radius_um) == ("minnie65", 3, 15.0)
+    assert dataset.definitions == "published"
+    assert dataset.default_version == "latest"
+    assert dataset.cave == CaveSource(
+        server="https://global.daf-apis.com",
+        datastack="minnie65_public",
+        nuclei=TableName(view="nucleus_detection_lookup_v1", position="pt_position_lookup"),
+        nucleus_segmentation=(
+            "precomputed://https://bossdb-open-data.s3.amazonaws.com/iarpa_microns/minnie/minnie65/nuclei"
+        ),
+        synapses="synapses_pni_2",
+    )
+
+
+def test_a_version_without_a_flat_copy_names_those_with_one() -> None:
+    """Graph segmentations cannot be read yet: the line says which versions can be had."""
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("minnie65").segmentation_for(1507)
+    assert "1507" in str(caught.value)
+    assert "graphene://https://minnie.microns-daf.com/segmentation/table/minnie65_public" in str(caught.value)
+    assert "117, 343, 943, 1300" in str(caught.value)
+
+
+def test_names() -> None:
+    """Datasets by name are the TOML files that come with the package."""
+    assert dataset_names() == sorted(path.stem for path in (REPOSITORY / "deployments/datasets").glob("*.toml"))
+    assert "minnie65" in dataset_names()
+
+
+@pytest.mark.parametrize("name", ["mini65", "minnie65.toml", "no/such/file.toml"])
+def test_an_unknown_dataset_lists_the_known_ones(name: str) -> None:
+    """A dataset that is not there is named together with those that are."""
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(name)
+    assert repr(name) in str(caught.value)
+    assert "minnie65" in str(caught.value).removeprefix(f"no dataset {name!r}")
+
+
+def test_the_shortest_file_has_the_published_defaults(tmp_path: Path) -> None:
+    """What is left out is what the published features were measured with."""
+    dataset = load(tmp_path, CAVE)
+    assert dataset.cutout_radius_um == 15.0
+    assert dataset.definitions == "published"
+    assert dataset.cave is not None
+    assert dataset.cave.server == "https://global.daf-apis.com"
+    assert dataset.cave.nuclei == TableName(table="nuclei_v1", position="pt_position")
+    assert dataset.cave.nuclei.name == "nuclei_v1"
+    assert dataset.cave.synapses is None
+    assert dataset.notes == []
+
+
+def test_every_version_has_its_own_segmentation_or_the_common_one(tmp_path: Path) -> None:
+    """A version's own entry wins over the common segmentation."""
+    dataset = load(tmp_path, CAVE.replace("[cave]", '[segmentations]\n943 = "gs://bucket/seg_m943"\n[cave]'))
+    assert dataset.segmentation_for(943) == "precomputed://gs://bucket/seg_m943"
+    assert dataset.segmentation_for(944) == "precomputed://gs://bucket/seg"
+
+
+def test_a_version_without_any_segmentation(tmp_path: Path) -> None:
+    """Where nothing is named for a version, the line names the versions with a flat copy."""
+    text = CAVE.replace('segmentation = "precomputed://gs://bucket/seg"', "[segmentations]\n7 = '/a'\n5 = '/b'")
+    with pytest.raises(DatasetError, match=r"no segmentation for version 6.*5, 7"):
+        load(tmp_path, text).segmentation_for(6)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("seg", "precomputed://file://{folder}/seg"),
+        ("./seg/", "precomputed://file://{folder}/seg"),
+        ("precomputed://file://./seg", "precomputed://file://{folder}/seg"),
+        ("precomputed://file://../seg", "precomputed://file://{parent}/seg"),
+        ("file://seg", "precomputed://file://{folder}/seg"),
+        ("/data/seg", "precomputed://file:///data/seg"),
+        ("precomputed://file:///data/seg", "precomputed://file:///data/seg"),
+        ("precomputed:///data/seg", "precomputed://file:///data/seg"),
+        ("s3://bucket/seg", "precomputed://s3://bucket/seg"),
+        ("precomputed://https://host/seg", "precomputed://https://host/seg"),
+    ],
+)
+def test_segmentations_become_urls(tmp_path: Path, written: str, meant: str) -> None:
+    """Folders count from the dataset file, wherever the command runs; URLs stay."""
+    meant = meant.format(folder=tmp_path, parent=tmp_path.parent)
+    more = f'nucleus_segmentation = "{written}"\n'
+    for text in (CAVE, FILES):
+        dataset = load(tmp_path, re.sub('segmentation = ".*"', f'segmentation = "{written}"', text) + more)
+        source = dataset.cave or dataset.files
+        assert dataset.segmentation_for(0) == meant
+        assert source is not None
+        assert source.nucleus_segmentation == meant
+
+
+def test_other_paths_count_from_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and results lie where the file says, also when the file is named by a relative path."""
+    (tmp_path / "volume.toml").write_text(
+        FILES.replace("mip = 0", 'mip = 0\nresults = "../results"').replace('"nuclei.csv"', '"tables/nuclei.csv"')
+        + 'synapses = "s3://bucket/synapses.parquet"\n'
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    dataset = load_dataset(f"{tmp_path.name}/volume.toml")
+    assert dataset.files is not None
+    assert dataset.files.nuclei == f"{tmp_path}/tables/nuclei.csv"
+    assert dataset.files.synapses == "s3://bucket/synapses.parquet"
+    assert dataset.results == f"{tmp_path.parent}/results"
+
+
+def test_a_dataset_survives_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset goes into a manifest or to another machine as JSON and comes back equal."""
+    for text in (CAVE, FILES):
+        dataset = load(tmp_path, text)
+        monkeypatch.chdir("/")
+        again = Dataset.model_validate_json(dataset.model_dump_json())
+        assert again == dataset
+        assert hash(again) == hash(dataset)
+    assert load(tmp_path, CAVE) != load(tmp_path, FILES)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("mip = 3", "mip 3", ["not valid TOML", "line 3", "column"]),
+        ("mip = 3", "", ["mip: missing", "whole number"]),
+        ("mip = 3", 'mip = "three"', ["mip: found 'three'", "expected the mip level"]),
+        ("mip = 3", "mip = true", ["mip: found True"]),
+        ("mip = 3", "mip = -1", ["mip: found -1"]),
+        ("mip = 3", "mip = 3\ncutout_radius_um = 0", ["cutout_radius_um: found 0", "above 0"]),
+        ("mip = 3", 'mip = 3\ndefinitions = "new"', ["definitions: found 'new', expected \"published\""]),
+        ("mip = 3", "mip = 3\ncutout_radius = 9", ["cutout_radius: unknown key, did you mean cutout_radius_um?"]),
+        ("mip = 3", "mip = 3\nxyzzy = 9", ["xyzzy: unknown key, expected one of name, mip"]),
+        ("mip = 3", 'mip = 3\ndatastack = "s"', ["datastack: belongs under [cave]"]),
+        ('name = "volume"', 'name = "a/b"', ["name: found 'a/b'", "letters"]),
+        ("precomputed://gs", "zarr://gs", ["segmentation: found 'zarr://gs://bucket/seg'", "precomputed://"]),
+        ("precomputed://gs://bucket/seg", "  ", ["segmentation: is empty"]),
+        ("precomputed://gs://bucket/seg", "precomputed://", ["segmentation: is empty"]),
+        ("[cave]", "[segmentations]\nv943 = '/a'\n[cave]", ["segmentations.v943", "materialization version"]),
+        ("[cave]", "[segmentations]\n943 = 5\n[cave]", ["segmentations.943: found 5", "precomputed"]),
+        ("[cave]", "[cave]\nmip = 2", ["cave.mip: belongs to the top"]),
+        ("datastack", "datastak", ["cave.datastack: missing", "cave.datastak: unknown key, did you mean datastack?"]),
+        ('"stack"', "5", ["cave.datastack: found 5"]),
+        ("[cave]", '[cave]\nserver = "global.daf-apis.com"', ["cave.server: found 'global.daf-apis.com'", "https://"]),
+        ('{table = "nuclei_v1"}', '"nuclei_v1"', ["cave.nuclei: found 'nuclei_v1'", "{table = "]),
+        ('{table = "nuclei_v1"}', "{}", ["cave.nuclei: expected either table or view"]),
+        ('{table = "nuclei_v1"}', '{table = "a", view = "b"}', ["cave.nuclei: expected either table or view"]),
+        ('{table = "nuclei_v1"}', '{tabel = "a"}', ["cave.nuclei.tabel: unknown key, did you mean table?"]),
+        ("[cave]", '[files]\nnuclei = "a.csv"\nresolution_nm = [1, 1, 1]\n[cave]', ["[cave] or [files]", "not both"]),
+        ("[cave]", "[cav]", ["cav: unknown key, did you mean cave?"]),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+    """A wrong file is refused in one line: file, key, what was found, what was expected."""
+    assert old in CAVE
+    message = refusal(tmp_path, CAVE.replace(old, new, 1))
+    assert [part for part in said if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[4, 4, 40]", "[4, 4]", ["files.resolution_nm", "three lengths in nm"]),
+        ("[4, 4, 40]", "[4, 4, 0]", ["files.resolution_nm.2: found 0", "three lengths in nm"]),
+        ("[4, 4, 40]", '"4x4x40"', ["files.resolution_nm: found '4x4x40'"]),
+        ('segmentation = "seg"', "", ["segmentation: missing"]),
+        ('segmentation = "seg"', "[segmentations]\n5 = 'seg'", ["segmentation: missing"]),
+        ("mip = 0", "mip = 0\nversion = 5", ["version: ", "under [files]"]),
+        ("[files]", "[files]\nversion = 'a'", ["files.version: found 'a'"]),
+        ('nuclei = "nuclei.csv"', "", ["files.nuclei: missing", "nuclei.parquet"]),
+    ],
+)
+def test_wrong_datasets_of_files_are_refused(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+    """The same for [files]."""
+    assert old in FILES
+    message = refusal(tmp_path, FILES.replace(old, new, 1))
+    assert [part for part in said if part not in message] == []
+
+
+def test_many_faults_are_one_line(tmp_path: Path) -> None:
+    """The first faults are told, the others counted."""
+    message = refusal(tmp_path, "a = 1\nb = 2\nc = 3\nd = 4")
+    assert message.count(";") == 2
+    assert "more)" in message
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, and a list in place of an object, are refused."""
+    (tmp_path / "volume.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(DatasetError, match="UTF-8"):
+        load_dataset(tmp_path / "volume.toml")
+    assert "found [1, 2]" in refusal(tmp_path, "[1, 2]", "old.json")
+    assert "line 2, column 1" in refusal(tmp_path, '{"dataset": "a",\n}', "old.json")
+
+
+def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors on Windows put three bytes before the text."""
+    (tmp_path / "volume.toml").write_bytes(b"\xef\xbb\xbf" + CAVE.encode())
+    assert load_dataset(tmp_path / "volume.toml").name == "volume"
+
+
+@given(key=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), value=st.text())
+def test_a_value_under_a_wrong_key_is_not_repeated(key: str, value: str) -> None:
+    """Somebody's token may stand under a wrong key; every error is one line."""
+    raw = {
+        "name": "volume",
+        "mip": 3,
+        f"x{key}": f"geheim{value}",
+        "cave": {"datastack": "s", "nuclei": {"table": "t"}},
+    }
+    with pytest.raises(DatasetError) as caught:
+        validated(Dataset, raw, "volume.toml")
+    assert "geheim" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_versions_that_are_meant(tmp_path: Path) -> None:
+    """The version of a command that names none: the newest, unless the file says another."""
+    assert load(tmp_path, CAVE).default_version == "latest"
+    assert load(tmp_path, CAVE.replace("mip = 3", "mip = 3\nversion = 943")).default_version == 943
+    assert load(tmp_path, FILES).default_version == 0
+    assert load(tmp_path, FILES + "version = 7\n").default_version == 7
+
+
+def test_files_hold_one_version(tmp_path: Path) -> None:
+    """A dataset of files opens at its own version or the latest, and no other."""
+    dataset = load(tmp_path, FILES + "version = 7\n")
+    assert [open_source(dataset, version).version for version in (7, "latest", None)] == [7, 7, 7]
+    with pytest.raises(DatasetError, match="volume: no version 943; its files hold version 7 only"):
+        open_source(dataset, 943)
+
+
+def test_kinds_of_segmentations() -> None:
+    """A graph is told from a flat segmentation by its URL."""
+    assert segmentation_kind("graphene://https://host/segmentation/table/t") == "graph"
+    assert segmentation_kind("precomputed://gs://bucket/seg") == "flat"
+
+
+def the_datastack(segmentation: str) -> Datastack:
+    """A datastack named like the public one, with one nucleus, two synapses and two versions."""
+    nucleus = pd.DataFrame({"id": [5], "pt_root_id": pd.array([ROOT], dtype="Int64")})
+    synapses = pd.DataFrame({"id": [1, 2], "pre_pt_root_id": [ROOT + 1, ROOT], "post_pt_root_id": [ROOT, ROOT]})
+    for number, axis in enumerate("xyz", 1):
+        nucleus[f"pt_position_{axis}"] = 10 * number
+        nucleus[f"pt_position_lookup_{axis}"] = 11 * number
+        synapses[f"ctr_pt_position_{axis}"] = 10 * number
+    versions = [
+        MaterializedVersion(
+            number,
+            datetime(2024, 1, 21, 20, 17, 9, 199182),
+            tables={"synapses_of_it": CaveTable(synapses, (4.0, 4.0, 40.0), "synapse")},
+            views={"nucleus_detection_lookup_v1": CaveView(nucleus, (4.0, 4.0, 40.0))},
+        )
+        for number in (661, 943)
+    ]
+    return Datastack("minnie65_public", "minnie", segmentation, versions, synapse_table="synapses_of_it")
+
+
+@contextmanager
+def served(dataset: Dataset, segmentation: str) -> Iterator[Dataset]:
+    """The dataset, at a CAVE server on this machine whose datastack names a segmentation."""
+    assert dataset.cave is not None
+    with CaveServer(the_datastack(segmentation), token="abc") as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAVE_TOKEN", "abc")
+        yield dataset.model_copy(update={"cave": dataset.cave.model_copy(update={"server": server.url})})
+
+
+def test_the_segmentation_of_the_datastack(tmp_path: Path) -> None:
+    """A dataset of CAVE that names no segmentation means the datastack's own; a version's own entry wins."""
+    text = CAVE.replace('segmentation = "precomputed://gs://bucket/seg"', "[segmentations]\n661 = '/a'")
+    dataset = load(tmp_path, text.replace('datastack = "stack"', 'datastack = "minnie65_public"'))
+    with served(dataset, "precomputed://gs://bucket/own") as there:
+        assert open_segmentation_url(there, open_source(there, 943)) == "precomputed://gs://bucket/own"
+        assert open_segmentation_url(there, open_source(there, 661)) == "precomputed://file:///a"
+    with served(dataset, "graphene://{server}/segmentation/table/t") as there:
+        source = open_source(there)
+        with pytest.raises(DatasetError, match=r"version 943 has a graph.*\(661\)"):
+            open_segmentation_url(there, source)
+    with served(dataset, "") as there:
+        source = open_source(there)
+        with pytest.raises(DatasetError, match="add segmentation"):
+            open_segmentation_url(there, source)
+
+
+def test_the_old_input(tmp_path: Path) -> None:
+    """The JSON of Extract_Somatic_Features means the same as before."""
+    dataset = load(tmp_path, json.dumps(SEED), "old.json")
+    assert (dataset.name, dataset.mip, dataset.cutout_radius_um) == ("minnie65_public", 3, 15.0)
+    assert dataset.default_version == 661
+    assert dataset.results == str(tmp_path.parent / "data")
+    assert dataset.segmentation is None
+    assert dataset.cave == CaveSource(
+        server="https://global.daf-apis.com",
+        datastack="minnie65_public",
+        nuclei=TableName(view="nucleus_detection_lookup_v1", position="pt_position_lookup"),
+        nucleus_segmentation="precomputed://https://example.org/nuclei",
+        synapses="datastack",
+    )
+
+
+def test_what_of_the_old_input_has_no_effect_is_said(tmp_path: Path) -> None:
+    """A note for each key that is filled in and does nothing any more, without its value; equality ignores notes."""
+    dataset = load(tmp_path, json.dumps(SEED), "old.json")
+    keys = [note.removeprefix(f"{tmp_path / 'old.json'}: ").split()[0] for note in dataset.notes]
+    idle = ["voxel_resolution", "google_bucket", "google_secret", "token_file", "disk_cache_path"]
+    assert keys == [*idle, "chunk", "pool_size"]
+    assert "geheim" not in " ".join(dataset.notes) + repr(dataset) + dataset.model_dump_json()
+    lean = {key: SEED[key] for key in SEED if key not in keys}
+    assert load(tmp_path, json.dumps(lean), "lean.json") == dataset
+    assert load_dataset(tmp_path / "lean.json").notes == []
+
+
+def test_the_old_input_at_a_cave_server(tmp_path: Path) -> None:
+    """An old input opens its own version, its view at pt_position_lookup, and the datastack's synapse table."""
+    with served(load(tmp_path, json.dumps(SEED), "old.json"), "precomputed://gs://bucket/own") as dataset:
+        source = open_source(dataset)
+        synapses = source.synapses([ROOT], [0, 0, 0], [1e6, 1e6, 1e6])
+        assert source.version == 661
+        assert source.nuclei().frame.to_numpy().tolist() == [[5, ROOT, 11, 22, 33]]
+        assert source.nucleus_segmentation == "precomputed://https://example.org/nuclei"
+        assert synapses is not None
+        assert synapses.frame["synapse_id"].tolist() == [1]
+        assert open_segmentation_url(dataset, source) == "precomputed://gs://bucket/own"
+
+
+def test_the_old_input_on_a_graph_names_the_dataset_with_flat_copies(tmp_path: Path) -> None:
+    """The datastack's own segmentation is a graph on minnie65: the line names what can be read."""
+    old = load(tmp_path, json.dumps(SEED), "old.json")
+    with served(old, "graphene://{server}/segmentation/table/minnie65_public") as dataset:
+        source = open_source(dataset)
+        with pytest.raises(DatasetError, match=r"version 661 has a graph.*dataset minnie65 has .*117, 343, 943, 1300"):
+            open_segmentation_url(dataset, source)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mip_level": "3"}, ["mip_level: found '3'"]),
+        ({"dataset": None}, ["dataset: found None", "datastack"]),
+        ({"nucleus_table": ""}, ["nucleus_table: found ''"]),
+        ({"cutout_radius": 0}, ["cutout_radius: found 0"]),
+        ({"materialization_version": "661"}, ["materialization_version: found '661'"]),
+        ({"cutout_radus": 15}, ["cutout_radus: unknown key, did you mean cutout_radius?"]),
+    ],
+)
+def test_wrong_old_inputs_are_refused(tmp_path: Path, changes: dict[str, object], said: list[str]) -> None:
+    """A wrong old input is refused with its own keys."""
+    message = refusal(tmp_path, json.dumps({**SEED, **changes}), "old.json")
+    assert [part for part in said if part not in message] == []
+    assert "geheim" not in message
+
+
+@pytest.mark.parametrize(("kind", "text"), BLOCKS, ids=range(len(BLOCKS)))
+def test_examples_of_the_docs(tmp_path: Path, kind: str, text: str) -> None:
+    """Every example in docs/datasets.md is a dataset that loads."""
+    dataset = load(tmp_path, text, f"volume.{kind}")
+    assert dataset.name in ("minnie65", "minnie65_public", "my_volume")
+
+
+def test_the_docs_have_every_key() -> None:
+    """The table of keys lists what a file may hold, with the defaults that hold, and nothing else."""
+    table = DOCS.split("## Every key")[1].split("\n\n")[1]
+    documented = {key for row in table.splitlines()[2:] for key in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    keys = set(Dataset.model_fields) - {"cave", "files"}
+    for prefix, model in (("cave", CaveSource), ("cave.nuclei", TableName), ("files", FileSource)):
+        keys |= {f"{prefix}.{key}" for key in model.model_fields}
+    assert documented == keys
+    assert {kind for kind, _ in BLOCKS} == {"toml", "json"}
+    assert '| `cave.server` | `"https://global.daf-apis.com"` |' in table
+
+
+def test_datasets_travel_with_the_package(tmp_path: Path) -> None:
+    """The wheel holds the datasets, and code that runs from it finds them by name."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = "import somatic.dataset as d; print(d.__file__, d.load_dataset('minnie65').name)"
+    run = [sys.executable, "-c", code]
+    shown = subprocess.run(
+        run, cwd=tmp_path / "installed", check=True, capture_output=True, text=True, env={"PYTHONPATH": ""}
+    ).stdout
+    assert shown.split() == [str(tmp_path / "installed" / "somatic" / "dataset.py"), "minnie65"]

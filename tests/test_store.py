@@ -1,0 +1,335 @@
+"""Where results lie: one suite over a folder and a bucket, and what a place that cannot be used says."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+from moto.core.authorization import enable_iam_authentication
+
+from somatic.errors import StoreError, StoreUnavailable
+from somatic.parquet import get_tables, parquet_bytes, table_from_parquet
+from somatic.store import ResultStore, config_hash, open_store
+
+
+def test_bytes_come_back(store_url: str) -> None:
+    """What was put is got, also after it was replaced, and by who opens the place anew."""
+    store = ResultStore(store_url)
+    store.put("plans/a.parquet", b"first")
+    store.put("plans/a.parquet", b"second")
+    assert store.get("plans/a.parquet") == b"second"
+    assert ResultStore(store_url).get("plans/a.parquet") == b"second"
+
+
+def test_put_new_keeps_what_is_there(store_url: str) -> None:
+    """A file that must not change is not written over."""
+    store = ResultStore(store_url)
+    assert store.put_new("chunks/a.parquet", b"first")
+    assert not store.put_new("chunks/a.parquet", b"second")
+    assert store.get("chunks/a.parquet") == b"first"
+
+
+def test_names_are_those_of_this_folder_only(store_url: str) -> None:
+    """A listing has the files and folders of one folder, sorted, without what lies deeper or beside it."""
+    store = ResultStore(store_url)
+    for name in ("chunks/b.parquet", "chunks/a.parquet", "chunks-old/c.parquet", "attempts/r1/d.parquet"):
+        store.put(name, b"x")
+    assert store.names("chunks") == ["a.parquet", "b.parquet"]
+    assert store.names("attempts") == ["r1"]
+    assert store.names("meshes") == []
+
+
+def test_listing_sees_what_another_process_wrote(store_url: str) -> None:
+    """A listing is never a remembered one."""
+    store, other = ResultStore(store_url), ResultStore(store_url)
+    other.put("chunks/a", b"x")
+    assert store.names("chunks") == ["a"]
+    assert not store.exists("chunks/b")
+    other.put("chunks/b", b"x")
+    assert store.names("chunks") == ["a", "b"]
+    assert store.exists("chunks/b")
+
+
+def test_many_files_are_listed(store_url: str) -> None:
+    """More files than S3 gives in one answer (1,000) are all listed, and read in the order asked for."""
+    store = ResultStore(store_url)
+    data = [parquet_bytes(pa.table({"number": [number]})) for number in range(1005)]
+    fs, root = fsspec.url_to_fs(store.url)
+    fs.makedirs(f"{root}/chunks", exist_ok=True)
+    fs.pipe({f"{root}/chunks/{number:04}.parquet": content for number, content in enumerate(data)})
+    names = store.names("chunks")
+    assert names == [f"{number:04}.parquet" for number in range(1005)]
+    tables = get_tables(store, [f"chunks/{name}" for name in names])
+    assert [table["number"][0].as_py() for table in tables] == list(range(1005))
+
+
+def test_reader_never_sees_a_part(store_url: str) -> None:
+    """While a file is replaced again and again, each reading gets all of one writing."""
+    store = ResultStore(store_url)
+    size = 2**20
+    store.put("features.parquet", b"\x00" * size)
+    stop = threading.Event()
+
+    def write() -> None:
+        byte = 0
+        while not stop.is_set():
+            byte = (byte + 1) % 256
+            store.put("features.parquet", bytes([byte]) * size)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(50):
+            content = store.get("features.parquet")
+            assert content == content[:1] * size
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
+    """A process that is killed while it writes leaves no file that is cut short, and its rests are not listed."""
+    script = (
+        "import sys; from somatic.store import ResultStore; store = ResultStore(sys.argv[1]); n = 0\n"
+        "while True: store.put(f'chunks/{n % 5}', bytes([n % 256]) * 4_000_000); n += 1; print(n, flush=True)"
+    )
+    for pause_s in (0.0, 0.011, 0.023):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+        )
+        assert process.stdout is not None
+        for _ in range(6):
+            process.stdout.readline()
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    store = ResultStore(str(tmp_path))
+    assert store.names("chunks") == ["0", "1", "2", "3", "4"]
+    for name in store.names("chunks"):
+        content = store.get(f"chunks/{name}")
+        assert content == content[:1] * 4_000_000
+
+
+def test_check_writable_leaves_nothing(store_url: str) -> None:
+    """A place that can be written passes the check and is empty afterwards."""
+    store = open_store(store_url, "minnie65", 1300, "0123abcd")
+    store.check_writable()
+    assert store.names("") == []
+    assert store.url == f"{store_url}/minnie65/v1300/0123abcd"
+
+
+def test_path_and_file_url_are_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path, a relative path and a file URL name the same folder."""
+    monkeypatch.chdir(tmp_path)
+    ResultStore(str(tmp_path / "results")).put("a", b"x")
+    assert ResultStore(f"file://{tmp_path}/results/").get("a") == b"x"
+    assert ResultStore("./results").get("a") == b"x"
+
+
+def test_missing_file_is_named(store_url: str) -> None:
+    """Reading what is not there says what, in one line."""
+    store = ResultStore(store_url)
+    with pytest.raises(StoreError, match=r"cannot read .*/plans/none\.parquet: ") as caught:
+        store.get("plans/none.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_parquet_is_named(store_url: str) -> None:
+    """A file that is no Parquet file is named, with what to do."""
+    store = ResultStore(store_url)
+    store.put("chunks/a.parquet", parquet_bytes(pa.table({"a": [1]}))[:-5])
+    with pytest.raises(StoreError, match=r"chunks/a\.parquet is no whole Parquet file .*; move it away"):
+        get_tables(store, ["chunks/a.parquet"])
+
+
+def test_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    """A place whose parent is a file is refused."""
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(StoreError, match=r"cannot write to .*/taken/results: Not a directory"):
+        ResultStore(str(tmp_path / "taken" / "results")).check_writable()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(tmp_path: Path) -> None:
+    """A folder that this user may not write is refused."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="Permission denied; check its permissions"):
+        ResultStore(str(tmp_path / "results")).check_writable()
+
+
+def test_no_such_bucket(s3_endpoint: str) -> None:  # noqa: ARG001
+    """A bucket that is not there is named, also by a listing, which must not look like an empty folder."""
+    store = ResultStore("s3://somatic-no-such-bucket/results")
+    with pytest.raises(StoreError, match="there is no bucket s3://somatic-no-such-bucket; create it"):
+        store.check_writable()
+    with pytest.raises(StoreError, match="there is no bucket"):
+        store.names("chunks")
+
+
+def test_name_that_s3_forbids(s3_endpoint: str) -> None:  # noqa: ARG001
+    """A name that no bucket can have is said to be one."""
+    with pytest.raises(StoreError, match="S3 allows no such name"):
+        ResultStore("s3://No Such Name/results").check_writable()
+
+
+def test_wrong_credentials(s3_url: str) -> None:
+    """An unknown access key is refused by the server and told as such."""
+    with enable_iam_authentication(), pytest.raises(StoreError, match="Access Key Id .*check its permissions"):
+        ResultStore(s3_url).check_writable()
+
+
+def test_no_credentials(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any credentials it says how to give them."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StoreError, match="no credentials for s3://.*; set AWS_PROFILE"):
+        ResultStore(s3_url).check_writable()
+
+
+def test_silent_endpoint_is_given_up(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that takes the connection and never answers costs the time allowed, not more."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="for now: no answer in time; try again later"):
+            ResultStore(s3_url).check_writable(timeout_s=1)
+        assert time.monotonic() - start < 5
+
+
+def test_endpoint_that_refuses(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address where nothing listens may be there later."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreUnavailable, match="Could not connect to the endpoint"):
+        ResultStore(s3_url).check_writable()
+
+
+@pytest.fixture
+def answering_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, str]]]:  # noqa: ARG001
+    """An S3 endpoint that answers every request with the last status and error code put into the list."""
+    answers: list[tuple[int, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            status, code = answers[-1]
+            body = f"<Error><Code>{code}</Code><Message>made to fail</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_PUT(self) -> None:  # noqa: N802
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    yield answers
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (500, "InternalError", StoreUnavailable),
+        (503, "SlowDown", StoreUnavailable),
+        (429, "TooManyRequests", StoreUnavailable),
+        (403, "AccessDenied", StoreError),
+        (400, "InvalidRequest", StoreError),
+        (501, "NotImplemented", StoreError),
+    ],
+)
+def test_errors_are_told_apart(
+    answering_endpoint: list[tuple[int, str]], s3_url: str, status: int, code: str, kind: type[Exception]
+) -> None:
+    """What may be gone later is transient, what will stay is permanent, for writing and for reading."""
+    answering_endpoint.append((status, code))
+    store = ResultStore(s3_url)
+    with pytest.raises(kind, match="made to fail"):
+        store.put("chunks/a", b"x")
+    with pytest.raises(kind, match="made to fail"):
+        store.get("chunks/a")
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("nonsense://place", "Protocol not known: nonsense; results can lie in a folder or at s3://"),
+        ("simplecache::s3://bucket", "chained URLs cannot hold results"),
+    ],
+)
+def test_unusable_url(url: str, text: str) -> None:
+    """A URL that no file system serves is refused with its reason."""
+    with pytest.raises(StoreError, match=text):
+        ResultStore(url)
+
+
+def test_password_in_url_is_refused_and_not_repeated() -> None:
+    """A URL with a password is refused, and the message does not hold it."""
+    with pytest.raises(StoreError, match="a password does not belong in a URL") as caught:
+        ResultStore("s3://key:hunter2@bucket/results")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_config_hash_moves_with_each_part() -> None:
+    """Anything that changes numbers makes another folder; how a number is written does not."""
+    base = ("published", 3, 15, 1, "flat")
+    others = [
+        ("corrected", 3, 15, 1, "flat"),
+        ("published", 2, 15, 1, "flat"),
+        ("published", 3, 15.5, 1, "flat"),
+        ("published", 3, 15, 2, "flat"),
+        ("published", 3, 15, 1, "graph"),
+    ]
+    hashes = {config_hash(*parts) for parts in (base, *others)}
+    assert len(hashes) == 6
+    assert config_hash("published", 3, 15.0, 1, "flat") == config_hash(*base)
+    # Written down: another value would hide all results that exist.
+    assert config_hash(*base) == "WRITTEN"
+
+
+def test_parquet_bytes_depend_on_the_values_only() -> None:
+    """A table in pieces gives the bytes of the same table in one piece."""
+    whole = pa.table({"a": list(range(1000)), "b": [str(i % 7) for i in range(1000)]})
+    pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1, 400), whole.slice(401)])
+    assert parquet_bytes(pieces) == parquet_bytes(whole)
+
+
+def test_null_id_is_refused() -> None:
+    """A column that must not be null cannot be written with a null in it."""
+    schema = pa.schema([pa.field("nucleus_id", pa.int64(), nullable=False)])
+    with pytest.raises(pa.ArrowInvalid, match="nucleus_id"):
+        parquet_bytes(pa.table({"nucleus_id": pa.array([1, None])}, schema=schema))
+
+
+def test_absent_column_is_named() -> None:
+    """A file without a column that is asked for is named with the column."""
+    with pytest.raises(StoreError, match=r"plan\.parquet has no column attempt"):
+        table_from_parquet(parquet_bytes(pa.table({"a": [1]})), "plan.parquet", ["a", "attempt"])
+
+
+def test_no_secret_in_repr(s3_url: str) -> None:
+    """What a store prints of itself is its URL."""
+    assert repr(ResultStore(s3_url)) == f"ResultStore({s3_url!r})"
+    assert secrets.compare_digest(os.environ["AWS_SECRET_ACCESS_KEY"], "test")
