@@ -9,11 +9,13 @@ import typer
 from cli.options import DatasetName, Version, parse_version
 
 EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
     "somatic cell minnie65 262144 --version 1300\n\n"
     "somatic cell my.toml 262144 --json - | jq .soma_volume_um\n\n"
     "somatic cell my.toml 262144 --mesh soma.ply"
 )
 _MESH_SUFFIXES = (".ply", ".obj")
+_WIDTH_FOR_MEANING = 140
 
 
 def cell(
@@ -79,15 +81,18 @@ def _show(row: dict[str, Any], seconds: dict[str, float]) -> None:
 
     from somatic.features import COLUMNS
 
+    console = Console()
+    with_meaning = console.width >= _WIDTH_FOR_MEANING
     table = Table(title=f"Nucleus {row['nucleus_id']}", title_justify="left")
-    table.add_column("feature")
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    table.add_column("meaning", overflow="fold")
+    table.add_column("feature", no_wrap=True)
+    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("unit", no_wrap=True)
+    if with_meaning:
+        table.add_column("meaning", no_wrap=True)
     for column in COLUMNS:
         value = row[column.name]
         shown = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-        table.add_row(column.name, shown, "" if column.unit == "1" else column.unit, column.description)
-    console = Console()
+        unit = "" if column.unit == "1" else column.unit
+        table.add_row(column.name, shown, unit, *([column.description] if with_meaning else []))
     console.print(table)
     console.print(f"{sum(seconds.values()):.1f} s: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
     "somatic compare somatic-results/minnie65/v1300/1a2b3c4d published.csv\n\n"
     "somatic compare s3://bucket/new/features.parquet s3://bucket/old/features.parquet"
 )
@@ -34,8 +35,8 @@ def compare(
         highlight=False,
     )
     features = Table()
-    for name in ("feature", "compared", "null in one", "median", "95 %", "largest", "worst nuclei"):
-        features.add_column(name, justify="left" if name in ("feature", "worst nuclei") else "right")
+    for heading in ("feature", "compared", "null in one", "median", "95 %", "largest", "worst nuclei"):
+        features.add_column(heading, justify="left" if heading in ("feature", "worst nuclei") else "right")
     for name, row in compared.features.iterrows():
         worst = ", ".join(map(str, row["worst"][:_WORST]))
         one_sided = row["only_results"] + row["only_reference"]

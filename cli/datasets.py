@@ -2,8 +2,6 @@
 
 import typer
 
-EXAMPLES = "somatic datasets"
-
 
 def datasets() -> None:
     """List the datasets that DATASET may name.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = "somatic demo\n\nsomatic demo --folder /tmp/demo --version 2"
+EXAMPLES = "[bold]Examples[/bold]\n\nsomatic demo\n\nsomatic demo --folder /tmp/demo --version 2"
 
 
 def demo(

@@ -9,6 +9,7 @@ from cli.options import Chunk, DatasetName, Limit, NucleiFile, Sample, To, Versi
 from cli.prefect_settings import prepare_prefect
 
 EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
     "somatic extract minnie65 --version 1300 --sample 100\n\n"
     "somatic extract minnie65 --version 1300 --to s3://my-bucket/somatic --workers 16\n\n"
     "somatic extract my.toml --retry failed\n\n"

@@ -16,10 +16,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo.demo, cell.cell, plan.plan, extract.extract, compare.compare, datasets.datasets):
-    app.command(
-        epilog=sys.modules[command.__module__].EXAMPLES, no_args_is_help=command not in (demo.demo, datasets.datasets)
-    )(command)
+app.command(epilog=demo.EXAMPLES)(demo.demo)
+app.command(epilog=cell.EXAMPLES, no_args_is_help=True)(cell.cell)
+app.command(epilog=plan.EXAMPLES, no_args_is_help=True)(plan.plan)
+app.command(epilog=extract.EXAMPLES, no_args_is_help=True)(extract.extract)
+app.command(epilog=compare.EXAMPLES, no_args_is_help=True)(compare.compare)
+app.command()(datasets.datasets)
 
 
 def _show_version(wanted: bool) -> None:
@@ -32,34 +34,31 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
     ] = False,
 ) -> None:
-    _Debug.on = debug
-
-
-class _Debug:
-    on = False
+    context.obj["debug"] = debug
 
 
 def main() -> None:
     """Run the command; an error is one line, and a traceback only with --debug."""
+    options: dict[str, bool] = {}
     try:
-        app()
-    except KeyboardInterrupt:
-        _stop("stopped; what was measured is kept, and the same command goes on from there", 130)
+        app(obj=options)
     except Exception as error:
-        if _Debug.on:
+        if options.get("debug"):
             raise
         from somatic.errors import SomaticError
 
-        if isinstance(error, SomaticError):
-            _stop(str(error), 1)
-        _stop(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)", 1)
-
-
-def _stop(message: str, status: int) -> None:
-    typer.echo(f"somatic: {message}", err=True)
-    sys.exit(status)
+        known = isinstance(error, SomaticError)
+        text = " ".join(str(error).split())
+        typer.echo(
+            f"somatic: {text}"
+            if known
+            else f"somatic: unexpected {type(error).__name__}: {text[:300]} (somatic --debug ... shows where)",
+            err=True,
+        )
+        sys.exit(1)

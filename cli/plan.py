@@ -2,7 +2,7 @@
 
 from cli.options import Chunk, DatasetName, Limit, NucleiFile, Sample, To, Version, parse_version
 
-EXAMPLES = "somatic plan minnie65 --version 1300\n\nsomatic plan my.toml --limit 100 --to s3://my-bucket/somatic"
+EXAMPLES = "[bold]Examples[/bold]\n\nsomatic plan minnie65 --version 1300\n\nsomatic plan my.toml --limit 100 --to s3://my-bucket/somatic"
 
 
 def plan(

@@ -43,33 +43,36 @@ class Neuropil:
     voxel_um: NDArray[np.float64]
     waves: NDArray[np.float64]
 
-    def section(self, x_um: NDArray, y_um: NDArray, z_um: float) -> NDArray[np.int32]:
-        """Neurites of one section.
+    def keys(self, x_um: NDArray, y_um: NDArray, z_um: NDArray) -> NDArray[np.int32]:
+        """Neurite at every point of a grid.
 
         Parameters
         ----------
-        x_um : (nx,) float
-        y_um : (ny,) float
-        z_um : float
+        x_um, y_um, z_um : (nx,), (ny,), (nz,) float32
+            Coordinates of the grid.
 
         Returns
         -------
-        (nx, ny) int32
-            Key of the neurite, 0 to `N_KEYS` - 1, or a negative number in the gaps between neurites.
+        (nx, ny, nz) int32, Fortran order
+            0 to `N_KEYS` - 1, or a negative number in the gaps between neurites.
         """
-        at_um = (
-            x_um[:, None] + self._shift(0, y_um, z_um)[None, :],
-            y_um[None, :] + self._shift(1, x_um, z_um)[:, None],
-            z_um + self._shift(2, x_um[:, None], y_um[None, :]),
-        )
-        place = np.zeros((len(x_um), len(y_um)), np.int32)
-        key = np.zeros_like(place)
-        for axis, size in enumerate(self.tile.shape):
-            voxel = np.floor(at_um[axis] / np.float32(self.voxel_um[axis])).astype(np.int32)
-            copy = np.floor_divide(voxel, np.int32(size))
-            place = place * np.int32(size) + (voxel - copy * np.int32(size))
-            key = key * np.int32(_COPIES) + copy
-        return key + self.tile.ravel().take(place)
+        found = np.empty((len(x_um), len(y_um), len(z_um)), np.int32, order="F")
+        shift_z = self._shift(2, x_um[:, None], y_um[None, :])
+        tile = self.tile.ravel()
+        for k, z in enumerate(z_um.tolist()):
+            at_um = (
+                x_um[:, None] + self._shift(0, y_um, z)[None, :],
+                y_um[None, :] + self._shift(1, x_um, z)[:, None],
+                z + shift_z,
+            )
+            place = key = np.int32(0)
+            for axis, size in enumerate(self.tile.shape):
+                voxel = np.floor(at_um[axis] / np.float32(self.voxel_um[axis])).astype(np.int32)
+                copy = np.floor_divide(voxel, np.int32(size))
+                place = place * np.int32(size) + (voxel - copy * np.int32(size))
+                key = key * np.int32(_COPIES) + copy
+            found[:, :, k] = key + tile.take(place)
+        return found
 
     def _shift(self, axis: int, first_um: NDArray, second_um: NDArray | float) -> NDArray[np.float32]:
         total = sum(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,11 +105,8 @@ class Phantom:
         """
         lower = np.array([0, 0, z_start])
         upper = np.array([*self.shape[:2], z_stop])
-        found = np.empty(upper - lower, np.uint32, order="F")
-        x_um, y_um, z_um = self._middles(lower, upper)
-        for k, z in enumerate(z_um.tolist()):
-            key = self._neuropil.section(x_um, y_um, z)
-            found[:, :, k] = np.where(key < 0, UNLABELLED, key + FIRST_NEURITE)
+        key = self._neuropil.keys(*self._middles(lower, upper))
+        found = np.where(key < 0, UNLABELLED, key + FIRST_NEURITE).astype(np.uint32)
         self._paint(found, lower, upper)
         for z, share in self._missing.items():
             if z_start <= z < z_stop:
@@ -162,7 +160,7 @@ def _rods(
         yield owner, corners, partial(level_of, start_um=start_um, end_um=end_um, radii_um=radii_um)
 
 
-def _wall_level(x_um: Floats, y_um: Floats, z_um: Floats, **rod: Floats) -> Floats:
+def _wall_level(x_um: Floats, y_um: Floats, z_um: Floats, **rod: Any) -> Floats:
     half_um = VESSEL_WALL_UM / 2
     return np.abs(rod_level(x_um, y_um, z_um, **rod) - half_um) - half_um
 

@@ -62,7 +62,7 @@ def write_labels(folder: Path, labels: NDArray[np.unsignedinteger], lower_vx: ND
     lower_vx : (3,) int
         Lower corner of the box, from the lower corner of the volume.
     """
-    layer = CloudVolume(layer_url(folder), compress="gzip", delete_black_uploads=True, progress=False)
+    layer = CloudVolume(layer_url(folder), compress="gzip", compress_level=6, delete_black_uploads=True)
     lower = lower_vx + VOXEL_OFFSET
     layer[tuple(slice(int(a), int(a) + n) for a, n in zip(lower, labels.shape, strict=True))] = labels
 
@@ -77,7 +77,7 @@ def write_meshes(folder: Path, nuclei: Iterable[tuple[int, NucleusMask]]) -> Non
     nuclei : iterable of (int, NucleusMask)
         Segment ids and voxels.
     """
-    layer = CloudVolume(layer_url(folder), progress=False)
+    layer = CloudVolume(layer_url(folder))
     layer.mesh.put([nucleus_mesh(segment_id, nucleus) for segment_id, nucleus in nuclei], skip_delete=True)
 
 

@@ -141,7 +141,7 @@ def write_scene(
     Scene
     """
     folder = Path(folder)
-    say = progress or (lambda share: None)
+    say = progress or (lambda _: None)
     wanted = {"recipe": _recipe(), "seed": seed, "extent_um": list(extent_um)}
     if _description(folder).items() >= wanted.items():
         say(1.0)
@@ -160,7 +160,8 @@ def write_scene(
     ends = [end_voxels(proposed, end) for end in ("pre", "post")]
     objects = _write_layers(folder, seed, phantom, nuclei, np.concatenate(ends), say)
     n_foreign = int(FOREIGN_PER_UM3 * np.prod(extent_um))
-    chosen = choose_synapses(seed, proposed, *np.split(objects, 2), n_foreign)
+    pre, post = np.split(objects, 2)
+    chosen = choose_synapses(seed, proposed, pre, post, n_foreign)
     for version in VERSIONS:
         nucleus_table(seed, nuclei, version).to_parquet(scene.nuclei_path(version), index=False)
         synapse_table(seed, chosen, version).to_parquet(scene.synapses_path(version), index=False)
@@ -218,11 +219,7 @@ def _write_layers(
         objects[here] = slab[tuple((points_vx[here] - lower_vx).T)]
         write_labels(seg_first, first[slab], lower_vx)
         write_labels(folder / "nuclei", _nucleus_labels(slab.shape, nuclei, ids, z_start), lower_vx)
-        return [
-            (lower_vx + [x, y, 0], second[file])
-            for x, y, file in _files(slab)
-            if changes[file].any()
-        ]
+        return [(lower_vx + [x, y, 0], second[file]) for x, y, file in _files(slab) if changes[file].any()]
 
     changed = []
     starts = range(0, int(phantom.shape[2]), CHUNK[2])

@@ -49,9 +49,7 @@ class Blob:
     def normal(self, point_um: Floats) -> Floats:
         """Outward unit normals, (n, 3), at (n, 3) points near the surface."""
         step_um = 0.02
-        slope = [
-            self.level(*(point_um + step).T) - self.level(*(point_um - step).T) for step in step_um * np.eye(3)
-        ]
+        slope = [self.level(*(point_um + step).T) - self.level(*(point_um - step).T) for step in step_um * np.eye(3)]
         normal = np.stack(slope, axis=-1)
         return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
@@ -60,7 +58,7 @@ class Blob:
         return float(self.radius_um * self.axes.max() * (1 + np.clip(self.heights, 0, None).sum()))
 
     def _radius(self, x: Floats, y: Floats, z: Floats) -> Floats:
-        total = 1.0
+        total: Floats = np.ones((), np.asarray(x).dtype)
         for (a, b, c), height in zip(self.bumps.tolist(), self.heights.tolist(), strict=True):
             total = total + height * np.exp(3.0 * (a * x + b * y + c * z - 1.0))
         return self.radius_um * total

@@ -3,6 +3,9 @@
 Synapses are proposed first, then kept or dropped by what the voxels at their two ends are.
 """
 
+from collections.abc import Iterator
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -15,6 +18,9 @@ from sandbox.shapes import Blob, Floats, random_directions
 
 FOREIGN_PER_UM3 = 0.035
 CLEFT_TO_PARTNER_UM = 0.25
+Ends = tuple[Floats, Floats, Floats]
+"""Positions of pre, ctr and post, (n, 3) um each."""
+
 ENDS = ("pre", "ctr", "post")
 KINDS = ("soma", "dendrite", "inside", "outside", "autapse", "partner", "foreign")
 """What a synapse is.
@@ -47,7 +53,7 @@ def propose_synapses(seed: int, phantom: Phantom) -> pd.DataFrame:
         if cell.soma is None or cell.plan.role == "no root":
             continue
         rng = np.random.default_rng([seed, 6, i])
-        for kind, ends_um in _round_cell(rng, cell, cell.soma):
+        for kind, ends_um in chain(_on_soma(rng, cell, cell.soma), _on_dendrites(rng, cell, cell.soma)):
             proposed.append(_frame(kind, i, ends_um))
     rng = np.random.default_rng([seed, 7])
     extent_um = phantom.shape * phantom.voxel_um
@@ -71,8 +77,8 @@ def end_voxels(proposed: pd.DataFrame, end: str) -> NDArray[np.int64]:
     (n, 3) int64
         Counted from the lower corner of the volume; some lie outside.
     """
-    position = proposed[[f"{end}_{axis}" for axis in "xyz"]].to_numpy()
-    return position * TABLE_RESOLUTION_NM // VOXEL_SIZE_NM - VOXEL_OFFSET
+    position_nm = proposed[[f"{end}_{axis}" for axis in "xyz"]].to_numpy(np.int64) * TABLE_RESOLUTION_NM
+    return (position_nm // VOXEL_SIZE_NM - VOXEL_OFFSET).astype(np.int64)
 
 
 def choose_synapses(
@@ -169,41 +175,35 @@ def _wanted(rng: np.random.Generator) -> dict[str, int]:
     }
 
 
-def _round_cell(
-    rng: np.random.Generator, cell: Cell, soma: Blob
-) -> list[tuple[str, tuple[Floats, Floats, Floats]]]:
-    """Kind and ends (pre, ctr, post; um) of the synapses proposed on one cell."""
-    proposed = []
+def _on_soma(rng: np.random.Generator, cell: Cell, soma: Blob) -> Iterator[tuple[str, Ends]]:
+    """Kind and ends of the synapses proposed on and round the soma of one cell."""
     for kind, n in (("soma", 400), ("inside", 30), ("outside", 60), ("autapse", 20), ("partner", 30)):
         surface_um = soma.surface(random_directions(rng, n))
         normal = soma.normal(surface_um)
         off_um = np.zeros(n)
-        jitter_um = rng.uniform(-0.06, 0.06, n)
         if kind == "inside":
             off_um = -rng.uniform(0.8, 0.2 * soma.radius_um + 0.7, n)
         elif kind == "outside":
             off_um = rng.uniform(1.0, 2.5, n)
-        ctr_um = surface_um + normal * (off_um + jitter_um)[:, None]
+        ctr_um = surface_um + normal * (off_um + rng.uniform(-0.06, 0.06, n))[:, None]
         post_um = surface_um + normal * (off_um - CLEFT_TO_PARTNER_UM)[:, None]
         pre_um = surface_um + normal * (np.maximum(off_um, 0) + CLEFT_TO_PARTNER_UM)[:, None]
-        if kind == "outside":
-            clear = _clear_of_dendrites(cell, ctr_um)
-            pre_um, ctr_um, post_um = pre_um[clear], ctr_um[clear], post_um[clear]
-        proposed.append((kind, (pre_um, ctr_um, post_um)))
-    # From the sixth point on a dendrite is out of its soma; beyond 14 um it may be out of the box.
-    shafts = [(d.points_um[6:], d.radii_um[6:]) for d in cell.dendrites if len(d.points_um) > 8]
-    if shafts:
-        axis_um = np.concatenate([points[1:-1] for points, _ in shafts])
-        along = np.concatenate([points[2:] - points[:-2] for points, _ in shafts])
-        radius_um = np.concatenate([radii[1:-1] for _, radii in shafts])
-        near = np.abs(axis_um - soma.center_um).max(axis=1) < 14
-        pick = rng.choice(np.flatnonzero(near), 300)
-        across = np.cross(along[pick], random_directions(rng, len(pick)))
-        across /= np.linalg.norm(across, axis=1, keepdims=True)
-        membrane_um = axis_um[pick] + across * radius_um[pick, None]
-        pre_um = membrane_um + across * CLEFT_TO_PARTNER_UM
-        proposed.append(("dendrite", (pre_um, membrane_um, membrane_um - across * CLEFT_TO_PARTNER_UM)))
-    return proposed
+        clear = _clear_of_dendrites(cell, ctr_um) if kind == "outside" else slice(None)
+        yield kind, (pre_um[clear], ctr_um[clear], post_um[clear])
+
+
+def _on_dendrites(rng: np.random.Generator, cell: Cell, soma: Blob) -> Iterator[tuple[str, Ends]]:
+    """Kind and ends of the synapses proposed on the dendrites of one cell."""
+    # From its sixth point on a dendrite is out of its soma; beyond 14 um it may be out of the cell's box.
+    points_um = np.concatenate([dendrite.points_um[6:-1] for dendrite in cell.dendrites])
+    ahead_um = np.concatenate([dendrite.points_um[7:] for dendrite in cell.dendrites])
+    radii_um = np.concatenate([dendrite.radii_um[6:-1] for dendrite in cell.dendrites])
+    near = np.abs(points_um - soma.center_um).max(axis=1) < 14
+    pick = rng.choice(np.flatnonzero(near), 300)
+    across = np.cross(ahead_um[pick] - points_um[pick], random_directions(rng, len(pick)))
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    ctr_um = points_um[pick] + across * radii_um[pick, None]
+    yield "dendrite", (ctr_um + across * CLEFT_TO_PARTNER_UM, ctr_um, ctr_um - across * CLEFT_TO_PARTNER_UM)
 
 
 def _clear_of_dendrites(cell: Cell, point_um: Floats) -> NDArray[np.bool_]:
@@ -214,11 +214,9 @@ def _clear_of_dendrites(cell: Cell, point_um: Floats) -> NDArray[np.bool_]:
     return clear
 
 
-def _frame(kind: str, cell: int, ends_um: tuple[Floats, Floats, Floats]) -> pd.DataFrame:
+def _frame(kind: str, cell: int, ends_um: Ends) -> pd.DataFrame:
     columns: dict[str, object] = {}
     for end, position_um in zip(ENDS, ends_um, strict=True):
         voxels = to_table_voxels(position_um)
         columns |= {f"{end}_{axis}": voxels[:, k] for k, axis in enumerate("xyz")}
     return pd.DataFrame(columns).assign(kind=kind, cell=cell)
-
-

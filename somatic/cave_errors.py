@@ -70,12 +70,12 @@ def translated(error: Exception, what: str, server: str) -> SomaticError:
         return CaveError(f"{what}: {host} is no address of a CAVE server; write https://NAME")
     if isinstance(error, requests.Timeout):
         return CaveUnavailable(f"{what}: CAVE at {host} did not answer in time; try again later")
-    if isinstance(error, requests.JSONDecodeError) or not isinstance(error, requests.RequestException):
-        problem = f"{type(error).__name__}: {_one_line(str(error))}"
-        return CaveUnavailable(f"{what}: the answer of CAVE at {host} cannot be read ({problem})")
-    return CaveUnavailable(
-        f"{what}: CAVE at {host} cannot be reached ({_reason(error)}); check the address and the network"
-    )
+    if isinstance(error, requests.ConnectionError):
+        return CaveUnavailable(
+            f"{what}: CAVE at {host} cannot be reached ({_reason(error)}); check the address and the network"
+        )
+    problem = f"{type(error).__name__}: {_one_line(str(error))}"
+    return CaveUnavailable(f"{what}: the answer of CAVE at {host} cannot be read ({problem}); try again later")
 
 
 def how_to_set_a_token(server: str) -> str:

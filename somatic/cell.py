@@ -148,7 +148,7 @@ def _measure_soma(
     row["frac_unlabelled"] = cutout.frac_unlabelled
     row["frac_outside_volume"] = cutout.frac_outside_volume
     if not cutout.mask.any():
-        raise MissingSegment(_missing(cell, cutout, segmentation.url))
+        raise MissingSegment(_missing(cell, cutout))
     row["frac_zero"] = cutout.frac_zero
     row["soma_touches_box"] = cutout.touches_box
     with measured.stage("mask"):
@@ -197,10 +197,10 @@ def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> Me
     return measures
 
 
-def _missing(cell: Cell, cutout: Cutout, url: str) -> str:
+def _missing(cell: Cell, cutout: Cutout) -> str:
     if cutout.n_inside == 0:
-        return f"the cutout lies outside the volume of {url}"
-    return f"root id {cell.root_id} has no voxel in the cutout of {url}"
+        return "the cutout lies outside the volume of the segmentation"
+    return f"root id {cell.root_id} has no voxel in the cutout"
 
 
 def _put_point(row: Row, name: str, point_nm: np.ndarray) -> None:

@@ -44,7 +44,7 @@ class NucleusLayer:
         SegmentationUnavailable
             It could not be read.
         """
-        missing = MissingNucleusMesh(f"no mesh of nucleus {nucleus_id} in {self.url}")
+        missing = MissingNucleusMesh(f"the nucleus segmentation has no mesh of nucleus {nucleus_id}")
         source = self._volume.mesh
         try:
             # cloud-volume's own errors for a missing mesh differ by format and look like any other failure.

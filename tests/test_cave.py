@@ -149,7 +149,7 @@ def source(
     table: str | None = None,
     view: str | None = None,
     position: str = "pt_position",
-    **others: object,
+    **others: str,
 ) -> CaveSource:
     """Source of a server's nuclei; of its view where nothing is named."""
     view = view if view or table else "nucleus_lookup"
@@ -157,7 +157,7 @@ def source(
     return CaveSource(server=server.url, datastack="tiny_public", nuclei=nuclei, **others)
 
 
-def opened(server: CaveServer, version: int = 1300, **names: object) -> CaveTables:
+def opened(server: CaveServer, version: int = 1300, **names: str) -> CaveTables:
     """Tables of a server, at no rate limit."""
     return CaveTables(source(server, **names), version, HURRY, RateLimiter(100_000))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somatic.errors import CaveError, DatasetError
@@ -28,6 +28,7 @@ class CappedTable:
         return pd.DataFrame({"id": pd.array(found, dtype="Int64")}), len(found) == self.cap
 
 
+@settings(max_examples=60)
 @given(st.sets(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=80), st.integers(1, 90))
 def test_each_row_once(ids: set[int], cap: int) -> None:
     """Whatever ids a table has and however small its cap, every row comes exactly once."""
@@ -35,6 +36,7 @@ def test_each_row_once(ids: set[int], cap: int) -> None:
     assert sorted(all_rows(table, "table")["id"]) == sorted(ids)
 
 
+@settings(max_examples=40)
 @given(st.integers(-(2**62), 2**62), st.integers(1, 60), st.integers(1, 9))
 def test_neighbouring_ids(first: int, n_rows: int, cap: int) -> None:
     """Ids without a gap, where each range ends at an id that is there, come exactly once."""
