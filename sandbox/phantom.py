@@ -64,7 +64,7 @@ class Phantom:
     Raises
     ------
     ValueError
-        The volume is larger than the neuropil can be laid out over.
+        The volume is larger than the neuropil can be laid out over, or too small for any nucleus.
     """
 
     def __init__(self, seed: int, extent_um: tuple[float, float, float]) -> None:
@@ -72,9 +72,12 @@ class Phantom:
             raise ValueError(f"a phantom is at most {MAX_COPY * TILE_UM - 6:.0f} um long, asked {extent_um} um")
         self.voxel_um = np.array(VOXEL_SIZE_NM) / 1000
         self.shape = np.round(np.array(extent_um) / self.voxel_um).astype(np.int64)
+        chosen = cells_within(extent_um)
+        if not chosen:
+            raise ValueError(f"no nucleus fits into a phantom of {extent_um} um: the smallest is about 17 um long")
         vessel = _vessel()
         wall = Tube(vessel.points_um, vessel.radii_um + VESSEL_WALL_UM)
-        self.cells = make_cells(seed, cells_within(extent_um), [wall])
+        self.cells = make_cells(seed, chosen, [wall])
         self._neuropil = make_neuropil(np.random.default_rng([seed, 3]), self.voxel_um)
         self._missing = {int(z / self.voxel_um[2]): share for z, share in MISSING_SECTIONS_UM}
         self._bodies = [

@@ -50,6 +50,10 @@ class NucleusTruth:
         Version to the root id in the nucleus table, 0 for none; no entry where the table has no row for it.
     n_soma_synapses : dict of int to int
         Version to the number of synapses made on the surface of its soma, autapses left out.
+    n_dendrite_synapses : int
+        Made on the surface of its dendrites, 14 um along an axis from the soma's centre at most.
+    n_far_synapses : int
+        Onto its root, but 0.7 um or more from the cell's surface.
     """
 
     nucleus_id: int
@@ -58,6 +62,8 @@ class NucleusTruth:
     volume_um3: float
     roots: dict[int, int]
     n_soma_synapses: dict[int, int]
+    n_dendrite_synapses: int
+    n_far_synapses: int
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,11 @@ def write_scene(
     Returns
     -------
     Scene
+
+    Raises
+    ------
+    ValueError
+        The volume is too small for any nucleus, or too large for the neuropil.
     """
     folder = Path(folder)
     say = progress or (lambda _: None)
@@ -147,13 +158,13 @@ def write_scene(
         say(1.0)
         return load_scene(folder)
 
+    phantom = Phantom(seed, extent_um)
     folder.mkdir(parents=True, exist_ok=True)
     scene = Scene(folder, seed, extent_um, {})
     (folder / "scene.json").unlink(missing_ok=True)
     for layer in ("nuclei", *(f"seg_v{version}" for version in VERSIONS)):
         shutil.rmtree(folder / layer, ignore_errors=True)
 
-    phantom = Phantom(seed, extent_um)
     nuclei = phantom.nuclei()
     say(0.2)
     proposed = propose_synapses(seed, phantom)
@@ -180,12 +191,12 @@ def load_scene(folder: Path) -> Scene:
     Raises
     ------
     DatasetError
-        There is none, or its writing was cut short.
+        There is none, its writing was cut short, or the sandbox makes other scenes by now.
     """
     folder = Path(folder)
     description = _description(folder)
-    if not description:
-        raise DatasetError(f"no complete phantom scene in {folder}: write it with sandbox.scene.write_scene")
+    if description.get("recipe") != _recipe():
+        raise DatasetError(f"no complete phantom scene of this sandbox in {folder}: write it with sandbox.scene.write_scene")
     truth = {}
     for entry in description["truth"]:
         for name in ("roots", "n_soma_synapses"):
@@ -259,12 +270,13 @@ def _nucleus_labels(
 def _truth(scene: Scene, nuclei: dict[int, NucleusMask], chosen: pd.DataFrame) -> list[NucleusTruth]:
     ids = nucleus_ids(scene.seed)
     roots = {v: scene.nuclei(v).set_index("id")["pt_root_id"].fillna(0) for v in VERSIONS}
-    kind, cell = chosen["kind"], chosen["cell"]
     truth = []
     for i, nucleus in nuclei.items():
         center_nm = (nucleus.center_vx() + VOXEL_OFFSET) * VOXEL_SIZE_NM
-        on_soma = int(((kind == "soma") & (cell == i)).sum())
-        from_partner = int(((kind == "partner") & (cell == i)).sum())
+        count = chosen.loc[chosen["cell"] == i, "kind"].value_counts()
+        on_soma, from_partner, on_dendrites, inside, outside = (
+            int(count.get(kind, 0)) for kind in ("soma", "partner", "dendrite", "inside", "outside")
+        )
         listed = {v: int(table[ids[i]]) for v, table in roots.items() if ids[i] in table.index}
         truth.append(
             NucleusTruth(
@@ -274,6 +286,8 @@ def _truth(scene: Scene, nuclei: dict[int, NucleusMask], chosen: pd.DataFrame) -
                 volume_um3=nucleus_volume_um3(nucleus),
                 roots={v: root if root > 1 else 0 for v, root in listed.items()},
                 n_soma_synapses={1: on_soma, 2: on_soma + from_partner},
+                n_dendrite_synapses=on_dendrites,
+                n_far_synapses=inside + outside,
             )
         )
     return truth

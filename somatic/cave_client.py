@@ -136,7 +136,7 @@ class _Connection:
 
     def _look(self, response: requests.Response, **_: Any) -> None:
         # caveclient would open a web browser on a 403; requests would carry the token's cookie wherever it is sent.
-        if response.status_code in (401, 403):
+        if response.status_code in (401, 403) or response.is_redirect:
             raise requests.HTTPError(response=response)
         self._last.truncated = bool(_TRUNCATED.search(response.headers.get("Warning", "")))
 

@@ -1,22 +1,35 @@
 """The voxels of one root id around a point of a Precomputed segmentation."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import requests
-from cloudvolume import Bbox, CloudVolume, Vec, chunks
+from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
-from cloudvolume.exceptions import InfoUnavailableError, ScaleUnavailableError, UnsupportedFormatError
+from cloudvolume.exceptions import (
+    InfoUnavailableError,
+    ScaleUnavailableError,
+    UnsupportedFormatError,
+    UnsupportedProtocolError,
+)
+from cloudvolume.paths import extract
 
-from somatic.decoding import decode_labels
+from somatic.decoding import LABEL_TYPES, decode_labels, encoding_fault
 from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.shards import ShardCheck
 from somatic.transport import bound_http
 
-# Files fetched together: enough to keep the connections busy, few enough that raw files fit in memory.
+# Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory.
 _FILES_PER_BATCH = 64
+BATCH_BYTES = 256 * 2**20
+# A file that is not stored raw has at most this share of the bytes of its labels.
+_CODED_SHARE = 0.25
+# cloud-volume colours the texts of its errors for a terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,8 @@ def open_layer(url: str, mip: int = 0) -> CloudVolume:
         Its server does not answer.
     """
     bound_http()
+    if not _is_precomputed(url):
+        raise SegmentationError(f"{url} is not a Precomputed layer; only precomputed://STORE://PATH can be read")
     # A token or key of this machine must never be sent to a public bucket.
     anonymous = url.removeprefix("precomputed://").startswith(("gs://", "s3://"))
     try:
@@ -141,7 +156,7 @@ def open_layer(url: str, mip: int = 0) -> CloudVolume:
         raise SegmentationError(f"mip {mip} does not exist in {url}: it has {known}") from None
     except (InfoUnavailableError, FileNotFoundError):
         raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)") from None
-    except (UnsupportedFormatError, ValueError, KeyError, TypeError) as error:
+    except (UnsupportedFormatError, ValueError, LookupError, TypeError) as error:
         raise SegmentationError(f"{url} is not a segmentation that can be read: {_one_line(error)}") from error
     except requests.HTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403):
@@ -167,12 +182,13 @@ class Segmentation:
         self.url = url
         self.mip = mip
         self._volume = open_layer(url, mip)
-        if self._volume.layer_type != "segmentation":
-            raise SegmentationError(f"{url} is a layer of type {self._volume.layer_type!r}, not a segmentation")
+        if fault := _fault_of(self._volume):
+            raise SegmentationError(f"{url} is not a segmentation that can be read: {fault}")
         self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
         bounds = self._volume.bounds
         self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
         self.file_shape = np.array(self._volume.chunk_size, dtype=np.int64)
+        self._shards = ShardCheck(self._volume, mip) if self._volume.image.is_sharded(mip) else None
 
     def read(self, box: Box, root_id: int) -> Cutout:
         """Cut one root id out of the volume.
@@ -222,7 +238,7 @@ class Segmentation:
         first = (box.lower_vx - self.bounds.lower_vx) // self.file_shape
         last = (box.upper_vx - 1 - self.bounds.lower_vx) // self.file_shape
         n_x, n_y, n_z = (last - first + 1).tolist()
-        layers_per_batch = max(1, _FILES_PER_BATCH // (n_x * n_y))
+        layers_per_batch = max(1, self._files_per_batch() // (n_x * n_y))
         for start in range(0, n_z, layers_per_batch):
             lower, upper = first.copy(), last.copy()
             lower[2] = first[2] + start
@@ -230,7 +246,15 @@ class Segmentation:
             contents = self._fetch(lower, upper)
             for cell in itertools.product(*(range(a, b + 1) for a, b in zip(lower, upper, strict=True))):
                 file_box = self._file_box(np.array(cell))
-                yield file_box, self._decode(contents[self._file_key(cell, file_box)], file_box)
+                key = self._file_key(cell, file_box)
+                yield file_box, self._decode(contents[key], key, file_box)
+
+    def _files_per_batch(self) -> int:
+        volume = self._volume
+        file_bytes = int(np.prod(self.file_shape)) * np.dtype(volume.dtype).itemsize
+        if volume.meta.encoding(self.mip) != "raw":
+            file_bytes = int(file_bytes * _CODED_SHARE)
+        return int(np.clip(BATCH_BYTES // max(file_bytes, 1), 1, _FILES_PER_BATCH))
 
     def _fetch(self, lower: np.ndarray, upper: np.ndarray) -> dict[Any, bytes | None]:
         """Files of the grid cells `lower` to `upper` (inclusive), decompressed but not decoded."""
@@ -254,11 +278,13 @@ class Segmentation:
         name = Bbox(Vec(*file_box.lower_vx), Vec(*file_box.upper_vx)).to_filename()
         return self._volume.meta.join(self._volume.meta.key(self.mip), name)
 
-    def _decode(self, content: bytes | None, file_box: Box) -> np.ndarray | None:
-        if content is None:
-            return None
+    def _decode(self, content: bytes | None, key: Any, file_box: Box) -> np.ndarray | None:
         meta = self._volume.meta
         try:
+            if content is None:
+                if self._shards:
+                    self._shards.check(key)
+                return None
             return decode_labels(
                 content,
                 encoding=meta.encoding(self.mip),
@@ -273,11 +299,29 @@ class Segmentation:
             ) from error
 
 
+def _is_precomputed(url: str) -> bool:
+    try:
+        return extract(url).format == "precomputed"
+    except UnsupportedProtocolError:
+        return False
+
+
+def _fault_of(volume: CloudVolume) -> str | None:
+    """What keeps a layer from being read as labels."""
+    if volume.layer_type != "segmentation":
+        return f"its type is {volume.layer_type!r}"
+    if volume.num_channels != 1:
+        return f"it has {volume.num_channels} channels"
+    if volume.meta.data_type not in LABEL_TYPES:
+        return f"its labels are of type {volume.meta.data_type!r}, expected {', '.join(LABEL_TYPES)}"
+    return encoding_fault(volume.encoding)
+
+
 def read_error(url: str, error: Exception) -> SegmentationUnavailable:
     """A failure to read a file of a layer that could be opened; whatever it is, the file may come another time."""
     return SegmentationUnavailable(f"reading {url} failed: {_one_line(error)}")
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(_COLOUR.sub("", str(error)).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

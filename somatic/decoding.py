@@ -8,8 +8,21 @@ where it ends, so that a file cut short gives wrong labels or ends the process.
 import numpy as np
 from cloudvolume import chunks
 
+LABEL_TYPES = ("uint8", "uint16", "uint32", "uint64")
+_ENCODINGS = ("raw", "compressed_segmentation", "compresso", "crackle", "png")
 _WORD_BYTES = 4
 _BITS_PER_INDEX = (0, 1, 2, 4, 8, 16)
+
+
+def encoding_fault(encoding: str) -> str | None:
+    """What keeps files of an encoding from being decoded: it loses labels, or its codec is not installed."""
+    if encoding not in _ENCODINGS:
+        return f"its encoding is {encoding!r}, expected {', '.join(_ENCODINGS)}"
+    try:
+        chunks.check_installed(encoding)
+    except ImportError:
+        return f"its encoding {encoding} needs a package: pip install {chunks.NEEDS_INSTALL[encoding]}"
+    return None
 
 
 def decode_labels(

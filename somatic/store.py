@@ -236,12 +236,12 @@ def _as_store_error(error: Exception, where: str, verb: str) -> StoreError | Sto
 
 
 def _is_passing(error: Exception) -> bool:
+    if isinstance(error, TimeoutError | ConnectionError | boto.HTTPClientError | boto.ConnectionError):
+        return True
     response = getattr(error.__cause__, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status is not None:
-        return status >= 500 or status in (408, 409, 429)
-    if isinstance(error, TimeoutError | ConnectionError | boto.HTTPClientError | boto.ConnectionError):
-        return True
+        return status in (408, 409, 429, 500, 502, 503, 504)
     if isinstance(error, OSError) and error.errno in _PASSING:
         return True
     return type(error).__module__.startswith("aiohttp")

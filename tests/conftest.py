@@ -1,5 +1,6 @@
 """Fixtures that many tests share."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _S3 = {
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Address of an S3 server on this machine, which the environment names as AWS users do."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

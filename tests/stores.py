@@ -12,7 +12,7 @@ from somatic.store import ResultStore
 from somatic.tables import Nuclei, nuclei_from_raw
 
 FIRST_ID = 2**62 + 1
-FIRST_ROOT = 2**63 - 100_000
+FIRST_ROOT = 2**63 - 1_000_000
 RESOLUTION_NM = (4.0, 4.0, 40.0)
 RADIUS_NM = 15_000.0
 MEMORY = 8 * 2**30
@@ -49,6 +49,8 @@ def measured(cell: dict, outcome: str, memory_bytes: int = MEMORY) -> dict:
         "status": "ok" if outcome == "ok" else "failed",
         "reason": None if outcome == "ok" else f"it was made to be {outcome}",
     }
+    for axis, size_nm in zip("xyz", RESOLUTION_NM, strict=True):
+        row[f"centre_{axis}_nm"] = cell[f"{axis}_vx"] * size_nm
     if outcome == "ok":
         row["soma_volume_um"] = float(cell["nucleus_id"] - FIRST_ID)
     error_class = {"permanent": "MissingSegment", "transient": "SegmentationUnavailable", "killed": "CellKilled"}

