@@ -79,7 +79,7 @@ class _PatientAdapter(HTTPAdapter):
         """Send one request, with the time-outs of our patience unless it has its own."""
         self._limiter.wait()
         answer_s = self._patience.query_s if request.method == "POST" else self._patience.answer_s
-        kwargs["timeout"] = kwargs.get("timeout") or (self._patience.connect_s, answer_s)
+        pass
         return super().send(request, *args, **kwargs)
 
 

@@ -84,7 +84,7 @@ class CaveDatastack:
             usable = entry.get("valid", True) and entry.get("status", "AVAILABLE") == "AVAILABLE"
             if usable and (expires is None or expires > now):
                 found.append(Version(int(entry["version"]), entry["time_stamp"], expires))
-        return found
+        return sorted(found, key=lambda version: version.number)
 
     def resolve(self, version: int | Literal["latest"]) -> Version:
         """Version of this number, or the newest; CaveError with those that there are when it is not among them."""

@@ -1,35 +1,24 @@
 """The voxels of one root id around a point of a Precomputed segmentation."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import requests
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
-from cloudvolume.exceptions import (
-    InfoUnavailableError,
-    ScaleUnavailableError,
-    UnsupportedFormatError,
-    UnsupportedProtocolError,
-)
-from cloudvolume.paths import extract
 
 from somatic.decoding import LABEL_TYPES, decode_labels, encoding_fault
 from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.layer import one_line, open_layer, read_error
 from somatic.shards import ShardCheck
-from somatic.transport import bound_http
 
 # Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory.
 _FILES_PER_BATCH = 64
 BATCH_BYTES = 256 * 2**20
 # A file that is not stored raw has at most this share of the bytes of its labels.
 _CODED_SHARE = 0.25
-# cloud-volume colours the texts of its errors for a terminal.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -133,40 +122,6 @@ class Cutout:
         return any(bool(face.any()) for face in faces)
 
 
-def open_layer(url: str, mip: int = 0) -> CloudVolume:
-    """Open a Precomputed layer for reading; public buckets without credentials.
-
-    Raises
-    ------
-    SegmentationError
-        No such layer, no such mip, or not Precomputed.
-    SegmentationUnavailable
-        Its server does not answer.
-    """
-    bound_http()
-    if not _is_precomputed(url):
-        raise SegmentationError(f"{url} is not a Precomputed layer; only precomputed://STORE://PATH can be read")
-    # A token or key of this machine must never be sent to a public bucket.
-    anonymous = url.removeprefix("precomputed://").startswith(("gs://", "s3://"))
-    try:
-        return CloudVolume(url, mip=mip, fill_missing=True, use_https=anonymous, progress=False)
-    except ScaleUnavailableError:
-        scales = CloudVolume(url, use_https=anonymous, progress=False).scales
-        known = ", ".join(f"{n} ({'x'.join(f'{r:g}' for r in s['resolution'])} nm)" for n, s in enumerate(scales))
-        raise SegmentationError(f"mip {mip} does not exist in {url}: it has {known}") from None
-    except (InfoUnavailableError, FileNotFoundError):
-        raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)") from None
-    except (UnsupportedFormatError, ValueError, LookupError, TypeError) as error:
-        raise SegmentationError(f"{url} is not a segmentation that can be read: {_one_line(error)}") from error
-    except requests.HTTPError as error:
-        if error.response is not None and error.response.status_code in (401, 403):
-            refused = f"{url} may not be read (HTTP {error.response.status_code})"
-            raise SegmentationError(f"{refused}; gs:// and s3:// are read without credentials") from error
-        raise read_error(url, error) from error
-    except Exception as error:
-        raise read_error(url, error) from error
-
-
 class Segmentation:
     """A flat Precomputed segmentation at one mip.
 
@@ -261,6 +216,8 @@ class Segmentation:
         corner, opposite = self._file_box(lower).lower_vx, self._file_box(upper).upper_vx
         try:
             return self._volume.image.download_files(Bbox(Vec(*corner), Vec(*opposite)), self.mip)
+        except MemoryError:
+            raise
         except Exception as error:
             raise read_error(self.url, error) from error
 
@@ -292,18 +249,13 @@ class Segmentation:
                 dtype=meta.dtype,
                 block_shape=meta.compressed_segmentation_block_size(self.mip),
             )
+        except MemoryError:
+            raise
         except Exception as error:
             name = f"{file_box.lower_vx.tolist()} to {file_box.upper_vx.tolist()}"
             raise SegmentationUnavailable(
-                f"the file of voxels {name} at mip {self.mip} of {self.url} does not decode: {_one_line(error)}"
+                f"the file of voxels {name} at mip {self.mip} of {self.url} does not decode: {one_line(error)}"
             ) from error
-
-
-def _is_precomputed(url: str) -> bool:
-    try:
-        return extract(url).format == "precomputed"
-    except UnsupportedProtocolError:
-        return False
 
 
 def _fault_of(volume: CloudVolume) -> str | None:
@@ -315,13 +267,3 @@ def _fault_of(volume: CloudVolume) -> str | None:
     if volume.meta.data_type not in LABEL_TYPES:
         return f"its labels are of type {volume.meta.data_type!r}, expected {', '.join(LABEL_TYPES)}"
     return encoding_fault(volume.encoding)
-
-
-def read_error(url: str, error: Exception) -> SegmentationUnavailable:
-    """A failure to read a file of a layer that could be opened; whatever it is, the file may come another time."""
-    return SegmentationUnavailable(f"reading {url} failed: {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(_COLOUR.sub("", str(error)).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -4,8 +4,8 @@ import numpy as np
 import trimesh
 from cloudvolume import Mesh
 
-from somatic.cutout import open_layer, read_error
 from somatic.errors import MissingNucleusMesh, OpenNucleusMesh, SegmentationError
+from somatic.layer import open_layer, read_error
 from somatic.mesh import largest_piece
 
 _CLIPPED_WITHIN_NM = 3000.0
@@ -52,7 +52,7 @@ class NucleusLayer:
             if not (any(found.values()) if isinstance(found, dict) else found):
                 raise missing
             mesh = source.get(nucleus_id)
-        except MissingNucleusMesh:
+        except (MissingNucleusMesh, MemoryError):
             raise
         except Exception as error:
             raise read_error(self.url, error) from error

@@ -79,7 +79,9 @@ def put_nuclei(
     """Write a nucleus layer with legacy meshes, one fragment for each mesh of a nucleus, and return its URL."""
     lower = np.array(lower_nm) / resolution_nm
     size = np.array(upper_nm) / resolution_nm - lower
-    info = _info(np.empty(size.astype(int), np.uint8), resolution_nm, lower.astype(int), (64, 64, 64), "raw", mesh="mesh")
+    info = _info(
+        np.empty(size.astype(int), np.uint8), resolution_nm, lower.astype(int), (64, 64, 64), "raw", mesh="mesh"
+    )
     info["data_type"] = "uint64"
     CloudVolume(_url(folder), info=info, progress=False).commit_info()
     files = CloudFiles(_url(folder))
@@ -103,8 +105,7 @@ def ellipsoid(
     if centre_nm is None:
         centre_nm = [(n // 2) * r for n, r in zip(shape, resolution_nm, strict=True)]
     axes = [
-        (np.arange(n) * r - c) / a
-        for n, r, c, a in zip(shape, resolution_nm, centre_nm, semi_axes_nm, strict=True)
+        (np.arange(n) * r - c) / a for n, r, c, a in zip(shape, resolution_nm, centre_nm, semi_axes_nm, strict=True)
     ]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     return x**2 + y**2 + z**2 <= 1
