@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import DatasetName, Version, parse_version
+from cli.options import DatasetName, Version, check_can_write, parse_version
 
 EXAMPLES = (
-    "[bold]Examples[/bold]\n\n"
-    "somatic cell minnie65 262144 --version 1300\n\n"
-    "somatic cell my.toml 262144 --json - | jq .soma_volume_um\n\n"
-    "somatic cell my.toml 262144 --mesh soma.ply"
+    "somatic cell minnie65 262144 --version 1300",
+    "somatic cell my.toml 262144 --json - | jq .soma_volume_um",
+    "somatic cell my.toml 262144 --mesh soma.ply",
 )
 _MESH_SUFFIXES = (".ply", ".obj")
 _WIDTH_FOR_MEANING = 140
@@ -20,7 +19,10 @@ _WIDTH_FOR_MEANING = 140
 
 def cell(
     dataset: DatasetName,
-    nucleus_id: Annotated[int, typer.Argument(metavar="NUCLEUS_ID", help="Id of the nucleus in the dataset's table.")],
+    nucleus_id: Annotated[
+        int,
+        typer.Argument(metavar="NUCLEUS_ID", help="Id of the nucleus in the dataset's table.", show_default=False),
+    ],
     version: Version = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the row as JSON; - for standard output.")
@@ -29,44 +31,67 @@ def cell(
         Path | None, typer.Option(metavar="FILE", help="Write the soma mesh, in nm: PLY or OBJ by the file's name.")
     ] = None,
 ) -> None:
-    """Measure one cell, here and now, and show its features."""
+    """Measure one cell, here and now, and show its features.
+
+    Exit status 1 when something of it could not be measured; what could be is shown all the same, with the reason.
+    """
     if mesh and mesh.suffix.lower() not in _MESH_SUFFIXES:
         raise typer.BadParameter(f"{mesh}: the name must end in .ply or .obj", param_hint="--mesh")
+    number = parse_version(version)
+    json_path = Path(json_file) if json_file and json_file != "-" else None
+    for path in (json_path, mesh):
+        if path:
+            check_can_write(path)
 
-    from somatic.cell import extract_cell
-    from somatic.dataset import load_dataset
-    from somatic.errors import PermanentError
-    from somatic.extraction import Extraction
-    from somatic.nucleus import NucleusLayer
-    from somatic.plan import make_plan
+    from cli.reading import read_dataset
+    from cli.steps import shown_steps
+    from somatic.errors import MissingSegment, PermanentError
 
-    extraction = Extraction.open(load_dataset(dataset), parse_version(version) if version else None)
-    nuclei = extraction.source.nuclei()
-    plan = make_plan(nuclei, radius_nm=extraction.radius_nm, ids=[nucleus_id])
-    skipped = plan.rows["status_reason"].iloc[0]
-    if skipped:
-        raise PermanentError(f"nucleus {nucleus_id} of {extraction.title} cannot be measured: {skipped}")
-    [one] = extraction.cells(plan.rows, plan.resolution_nm)
-    url = extraction.source.nucleus_segmentation
-    measured = extract_cell(
-        one,
-        extraction.segmentation,
-        NucleusLayer(url) if url else None,
-        extraction.synapses_of([one]),
-        radius_nm=extraction.radius_nm,
-        materialization_version=extraction.version,
-        definitions=extraction.dataset.definitions,
-    )
+    described = read_dataset(dataset)
+    with shown_steps() as step:
+        step("connecting")
+        from somatic.cell import extract_cell
+        from somatic.check import check_segmentation
+        from somatic.extraction import Extraction
+        from somatic.nucleus import NucleusLayer
+        from somatic.plan import make_plan
+
+        extraction = Extraction.open(described, number)
+        step("asking for the nuclei")
+        nuclei = extraction.source.nuclei()
+        plan = make_plan(nuclei, radius_nm=extraction.radius_nm, ids=[nucleus_id])
+        skipped = plan.rows["status_reason"].iloc[0]
+        if skipped:
+            raise PermanentError(f"nucleus {nucleus_id} of {extraction.title} cannot be measured: {skipped}")
+        [one] = extraction.cells(plan.rows, plan.resolution_nm)
+        segmentation = extraction.segmentation
+        url = extraction.source.nucleus_segmentation
+        layer = NucleusLayer(url) if url else None
+        step("asking for the synapses")
+        synapses = extraction.synapses_of([one])
+        step("measuring")
+        measured = extract_cell(
+            one,
+            segmentation,
+            layer,
+            synapses,
+            radius_nm=extraction.radius_nm,
+            materialization_version=extraction.version,
+            definitions=extraction.dataset.definitions,
+        )
+    row = measured.row
     if json_file == "-":
-        typer.echo(_json(measured.row))
-    elif json_file:
-        Path(json_file).write_text(_json(measured.row) + "\n")
+        typer.echo(_json(row))
     else:
-        _show(measured.row, measured.seconds)
+        _show(row, extraction.title, measured.seconds)
+    if json_path:
+        json_path.write_text(_json(row) + "\n")
     if mesh and measured.soma is not None:
         measured.soma.export(mesh)
+    if isinstance(measured.error, MissingSegment):
+        check_segmentation(nuclei, segmentation, extraction.title)
     if measured.error:
-        raise measured.error
+        raise PermanentError(f"nucleus {nucleus_id} of {extraction.title}: {row['reason']}")
 
 
 def _json(row: dict[str, Any]) -> str:
@@ -75,7 +100,8 @@ def _json(row: dict[str, Any]) -> str:
     return json.dumps({column.name: row[column.name] for column in COLUMNS}, indent=2, allow_nan=False)
 
 
-def _show(row: dict[str, Any], seconds: dict[str, float]) -> None:
+def _show(row: dict[str, Any], title: str, seconds: dict[str, float]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -83,16 +109,27 @@ def _show(row: dict[str, Any], seconds: dict[str, float]) -> None:
 
     console = Console()
     with_meaning = console.width >= _WIDTH_FOR_MEANING
-    table = Table(title=f"Nucleus {row['nucleus_id']}", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=f"Nucleus {row['nucleus_id']} of {title}", title_justify="left")
     table.add_column("feature", no_wrap=True)
-    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     if with_meaning:
         table.add_column("meaning", no_wrap=True)
     for column in COLUMNS:
-        value = row[column.name]
-        shown = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-        unit = "" if column.unit == "1" else column.unit
-        table.add_row(column.name, shown, unit, *([column.description] if with_meaning else []))
+        # A reason is a sentence and stands below.
+        if column.name != "reason":
+            unit = "" if column.unit == "1" else column.unit
+            table.add_row(column.name, _value(row[column.name]), unit, *([column.description] * with_meaning))
     console.print(table)
-    console.print(f"{sum(seconds.values()):.1f} s: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()))
+    took = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items())
+    console.print(f"measured in {sum(seconds.values()):.1f} s: {took}", highlight=False)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 100_000 else f"{value:.6g}"
+    return str(value)

@@ -6,7 +6,7 @@ import typer
 def datasets() -> None:
     """List the datasets that DATASET may name.
 
-    A path of a dataset file serves as well; docs/datasets.md says how to write one.
+    The path of a dataset file serves as well; docs/datasets.md says how to write one.
     """
     from somatic.dataset import dataset_names, load_dataset
 

@@ -1,7 +1,9 @@
 """The command `somatic`: its subcommands, and how errors are shown."""
 
+import inspect
 import sys
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -16,12 +18,25 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=demo.EXAMPLES)(demo.demo)
-app.command(epilog=cell.EXAMPLES, no_args_is_help=True)(cell.cell)
-app.command(epilog=plan.EXAMPLES, no_args_is_help=True)(plan.plan)
-app.command(epilog=extract.EXAMPLES, no_args_is_help=True)(extract.extract)
-app.command(epilog=compare.EXAMPLES, no_args_is_help=True)(compare.compare)
-app.command()(datasets.datasets)
+
+
+def _add(command: Callable[..., None], examples: Sequence[str] = (), note: str = "", **options: Any) -> None:
+    """Add a subcommand; its docstring is the help, with the lines of a paragraph joined to fit any terminal."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    shown = ["\n  ".join(("[bold]Examples[/bold]", *examples))] if examples else []
+    app.command(
+        help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+        epilog="\n\n".join([*shown, note]).strip() or None,
+        **options,
+    )(command)
+
+
+_add(demo.demo, demo.EXAMPLES)
+_add(cell.cell, cell.EXAMPLES, no_args_is_help=True)
+_add(plan.plan, plan.EXAMPLES, no_args_is_help=True)
+_add(extract.extract, extract.EXAMPLES, extract.NOTE, no_args_is_help=True)
+_add(compare.compare, compare.EXAMPLES, no_args_is_help=True)
+_add(datasets.datasets)
 
 
 def _show_version(wanted: bool) -> None:
@@ -35,9 +50,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")] = False,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+        bool,
+        typer.Option("--version", metavar="", callback=_show_version, is_eager=True, help="Show the version and stop."),
     ] = False,
 ) -> None:
     context.obj["debug"] = debug
@@ -47,18 +63,21 @@ def main() -> None:
     """Run the command; an error is one line, and a traceback only with --debug."""
     options: dict[str, bool] = {}
     try:
-        app(obj=options)
+        sys.exit(app(obj=options, prog_name="somatic", standalone_mode=False))
+    except typer.TyperException as error:
+        # Without arguments the help has been shown, and there is nothing to say.
+        if message := " ".join(error.format_message().split()).rstrip("."):
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "somatic"
+            typer.echo(f"somatic: {message[0].lower()}{message[1:]}; see {command} --help", err=True)
+        sys.exit(error.exit_code)
     except Exception as error:
         if options.get("debug"):
             raise
         from somatic.errors import SomaticError
 
-        known = isinstance(error, SomaticError)
         text = " ".join(str(error).split())
-        typer.echo(
-            f"somatic: {text}"
-            if known
-            else f"somatic: unexpected {type(error).__name__}: {text[:300]} (somatic --debug ... shows where)",
-            err=True,
-        )
+        if not isinstance(error, SomaticError):
+            text = f"unexpected {type(error).__name__}: {text[:300]} (somatic --debug ... shows where)"
+        typer.echo(f"somatic: {text}", err=True)
         sys.exit(1)

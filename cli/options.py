@@ -1,24 +1,18 @@
 """Arguments that several subcommands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 DatasetName = Annotated[
     str,
-    typer.Argument(metavar="DATASET", help="A name that `somatic datasets` lists, or the path of a TOML or JSON file."),
+    typer.Argument(
+        metavar="DATASET",
+        help="A name that `somatic datasets` lists, or the path of a TOML or JSON file.",
+        show_default=False,
+    ),
 ]
-
-
-def parse_version(text: str) -> "int | Literal['latest']":
-    """A materialization version: a number or latest."""
-    if text == "latest":
-        return "latest"
-    if text.isdecimal():
-        return int(text)
-    raise typer.BadParameter(f"{text!r} is neither a number nor latest")
-
-
 Version = Annotated[
     str | None,
     typer.Option(
@@ -35,12 +29,60 @@ To = Annotated[
         show_default="the dataset's own, else ./somatic-results",
     ),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many nuclei, by id.", show_default="all")]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Only the first so many nuclei, by id.", show_default="all")
+]
 Sample = Annotated[
-    int | None, typer.Option(min=1, help="Only so many nuclei, spread over the dataset; the same ones each time.")
+    int | None,
+    typer.Option(metavar="N", min=1, help="Only so many nuclei, spread over the dataset; the same ones each time."),
 ]
 NucleiFile = Annotated[
     str | None,
     typer.Option("--nuclei", metavar="FILE", help="Only the nuclei whose ids this file lists (text, CSV, Parquet)."),
 ]
-Chunk = Annotated[int, typer.Option(min=1, help="Cells in a chunk, which is stored as one file.")]
+Chunk = Annotated[int, typer.Option(metavar="N", min=1, help="Cells in a chunk, which is stored as one file.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Chunks measured at the same time, each in a process of its own.",
+        show_default="one a processor core",
+    ),
+]
+
+
+def parse_version(text: str | None) -> "int | Literal['latest'] | None":
+    """A materialization version: a number or latest; None where none is given."""
+    if text is None or text == "latest":
+        return text  # type: ignore[return-value]
+    if text.isdecimal():
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a number nor latest", param_hint="--version")
+
+
+def check_selection(limit: int | None, sample: int | None) -> None:
+    """Refuse two ways of choosing nuclei at once."""
+    if limit is not None and sample is not None:
+        raise typer.BadParameter("choose one of --limit and --sample", param_hint="--sample")
+
+
+def check_can_write(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises
+    ------
+    StoreError
+        Says why.
+    """
+    import tempfile
+
+    from somatic.errors import StoreError
+
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}; choose another place") from error

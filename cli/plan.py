@@ -1,8 +1,11 @@
 """`somatic plan`."""
 
-from cli.options import Chunk, DatasetName, Limit, NucleiFile, Sample, To, Version, parse_version
+from cli.options import Chunk, DatasetName, Limit, NucleiFile, Sample, To, Version, check_selection, parse_version
 
-EXAMPLES = "[bold]Examples[/bold]\n\nsomatic plan minnie65 --version 1300\n\nsomatic plan my.toml --limit 100 --to s3://my-bucket/somatic"
+EXAMPLES = (
+    "somatic plan minnie65 --version 1300",
+    "somatic plan my.toml --limit 100 --to s3://my-bucket/somatic",
+)
 
 
 def plan(
@@ -14,23 +17,37 @@ def plan(
     to: To = None,
     chunk: Chunk = 10,
 ) -> None:
-    """Say what an extraction would take, and measure nothing."""
+    """Say what an extraction would take: cells, chunks, requests, bytes, memory.
+
+    Nothing is measured and nothing is written.
+    """
+    check_selection(limit, sample)
+    number = parse_version(version)
+
     from rich.console import Console
 
-    from cli.showing import estimate_table
-    from somatic.check import check_segmentation
-    from somatic.dataset import load_dataset
-    from somatic.extraction import Extraction
-    from somatic.ledger import Ledger
-    from somatic.memory import machine_memory_bytes
+    from cli.reading import read_dataset
+    from cli.showing import show_estimate
+    from cli.steps import shown_steps
     from somatic.nucleus_ids import read_nucleus_ids
-    from somatic.planning import Selection, plan_extraction
 
-    extraction = Extraction.open(load_dataset(dataset), parse_version(version) if version else None, to)
-    found = extraction.source.nuclei()
-    extraction.check_layers()
-    check_segmentation(found, extraction.segmentation, extraction.title)
-    selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk)
-    ledger = Ledger.load(extraction.store, machine_memory_bytes())
-    planned = plan_extraction(extraction, found, selection, ledger)
-    Console().print(estimate_table(extraction, planned.estimate))
+    described = read_dataset(dataset)
+    ids = read_nucleus_ids(nuclei) if nuclei else None
+    with shown_steps() as step:
+        step("connecting")
+        from somatic.check import check_segmentation
+        from somatic.extraction import Extraction
+        from somatic.ledger import Ledger
+        from somatic.memory import machine_memory_bytes, usable_cores
+        from somatic.planning import Selection, plan_extraction
+
+        extraction = Extraction.open(described, number, to)
+        step("asking for the nuclei")
+        found = extraction.source.nuclei()
+        step("checking the segmentation")
+        extraction.check_layers()
+        check_segmentation(found, extraction.segmentation, extraction.title)
+        step("planning")
+        ledger = Ledger.load(extraction.store, machine_memory_bytes() // usable_cores())
+        planned = plan_extraction(extraction, found, Selection(limit, sample, ids, chunk), ledger)
+    show_estimate(Console(), extraction, planned.estimate)

@@ -1,80 +1,105 @@
 """How an extraction looks in a terminal."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from flows.extract import Summary, Watcher
-from somatic.collect import Counts
-from somatic.estimate import Estimate
-from somatic.extraction import Extraction
 from somatic.progress import Progress as Counted
 from somatic.progress import duration
 
+if TYPE_CHECKING:
+    from flows.extract import Summary, Watcher
+    from somatic.estimate import Estimate
+    from somatic.extraction import Extraction
 
-def estimate_table(extraction: Extraction, estimate: Estimate) -> Table:
+_LINE_EVERY_S = 30.0
+_REASONS_SHOWN = 5
+
+
+def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimate") -> None:
     """What an extraction will take."""
-    table = Table(title=f"{extraction.title}: {estimate.cells:,} cells", title_justify="left", show_header=False)
-    table.add_column(style="dim")
-    table.add_column()
-    for name, value in (
+    to_measure = (
+        f"{_counted(estimate.missing, 'cell')} in {_counted(estimate.chunks, 'chunk')} "
+        f"({_counted(estimate.shards, 'shard')})"
+    )
+    lines = (
         ("segmentation", extraction.segmentation_url),
         ("results", extraction.store.url),
-        ("done already", f"{estimate.done:,} cells"),
-        ("to measure", f"{estimate.missing:,} cells in {estimate.chunks:,} chunks ({estimate.shards:,} shards)"),
-        ("to skip", f"{estimate.skipped:,} nuclei without a root id or position"),
-        ("CAVE", f"about {estimate.cave_requests:,} requests" if extraction.dataset.cave else "not used"),
+        ("done already", _counted(estimate.done, "cell")),
+        ("to measure", to_measure if estimate.missing else "nothing"),
+        ("to skip", f"{_counted(estimate.skipped, 'nucleus', 'nuclei')} without a root id or position"),
+        ("CAVE", f"about {_counted(estimate.cave_requests, 'request')}" if extraction.dataset.cave else "not used"),
         ("reading", f"at most about {_bytes(estimate.segmentation_bytes)} of segmentation"),
         ("memory", f"{_bytes(estimate.worker_memory_bytes)} a worker"),
-    ):
-        table.add_row(name, value)
-    return table
+    )
+    console.print(f"[bold]{extraction.title}[/bold]: {_counted(estimate.cells, 'cell')}", highlight=False)
+    for name, value in lines:
+        # Not wrapped, so that a long URL can be copied.
+        console.print(f"  [dim]{name:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def shown_progress(console: Console) -> Iterator[Watcher]:
-    """Show steps, the estimate and a progress bar; plain lines where the output is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
+def shown_progress(console: Console) -> Iterator["Watcher"]:
+    """Show steps, the estimate and a progress bar; a few plain lines where the output is no terminal."""
+    from flows.extract import Watcher
+
+    bar_width = 30 if console.width >= 100 else 12
+    columns = (SpinnerColumn(), BarColumn(bar_width=bar_width), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("starting", total=None)
+        shown = bar.add_task("starting Prefect", total=None)
+        said_at = 0.0
 
         def on_step(step: str) -> None:
             bar.update(shown, description=step, total=None)
             if not console.is_terminal:
                 console.print(step)
 
+        def on_estimate(extraction: "Extraction", estimate: "Estimate") -> None:
+            show_estimate(console, extraction, estimate)
+            if estimate.missing:
+                on_step("measuring")
+
         def on_progress(counted: Counted) -> None:
-            bar.update(shown, description=counted.words(), total=counted.total, completed=counted.done)
-            if not console.is_terminal and (counted.done % 10 == 0 or counted.done == counted.total):
-                console.print(counted.words())
+            nonlocal said_at
+            words = counted.words()
+            bar.update(shown, description=words, total=counted.total, completed=counted.done)
+            now = time.monotonic()
+            if not console.is_terminal and (now - said_at > _LINE_EVERY_S or counted.done == counted.total):
+                said_at = now
+                console.print(words, highlight=False, soft_wrap=True)
 
-        yield Watcher(
-            on_step=on_step,
-            on_estimate=lambda extraction, estimate: console.print(estimate_table(extraction, estimate)),
-            on_progress=on_progress,
-        )
+        yield Watcher(on_step=on_step, on_estimate=on_estimate, on_progress=on_progress)
 
 
-def show_summary(console: Console, summary: Summary) -> None:
-    """How many of what, and where the results are."""
+def show_summary(console: Console, summary: "Summary") -> None:
+    """How many of what, why cells failed, and where the table is, on a line of its own."""
     counts = summary.counts
-    said = ", ".join(
-        f"{number:,} {name}" for name, number in _by_status(counts).items() if number or name in ("ok", "failed")
-    )
-    console.print(f"{summary.title}: {counts.total:,} nuclei in {duration(summary.seconds)}: {said}", highlight=False)
-    console.print(f"{summary.table}", soft_wrap=True, highlight=False)
-
-
-def _by_status(counts: Counts) -> dict[str, int]:
-    return {
+    by_status = {
         "ok": counts.ok,
         "failed": counts.failed - counts.transient,
         "failed for now": counts.transient,
         "skipped": counts.skipped,
     }
+    said = ", ".join(f"{number:,} {name}" for name, number in by_status.items() if number or name in ("ok", "failed"))
+    total = _counted(counts.total, "nucleus", "nuclei")
+    console.print(
+        f"{summary.title}: {total} in {duration(summary.seconds)}: {said}", highlight=False, soft_wrap=True, markup=False
+    )
+    reasons = list(summary.reasons.items())
+    for reason, number in reasons[:_REASONS_SHOWN]:
+        console.print(f"  {number:,} failed: {reason}", highlight=False, soft_wrap=True, markup=False)
+    if len(reasons) > _REASONS_SHOWN:
+        rest = _counted(len(reasons) - _REASONS_SHOWN, "other reason")
+        console.print(f"  and {rest}: see the column reason of the table", highlight=False)
+    console.print(summary.table, highlight=False, soft_wrap=True, markup=False)
+
+
+def _counted(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _bytes(number: float) -> str:

@@ -32,7 +32,7 @@ from somatic.store import ResultStore
 from tasks.cave import check_labels, query_nuclei
 from tasks.chunking import plan_chunks
 from tasks.extraction import extract_chunk
-from tasks.results import ProgressArtifact, collect_features
+from tasks.results import ProgressArtifact, collect_features, reasons_of
 from tasks.transient import RETRIES
 
 _UPDATE_EVERY_S = 5.0
@@ -46,6 +46,8 @@ class Summary:
 
     title: str
     counts: Counts
+    reasons: dict[str, int]
+    """Why cells failed, and how many did, the commonest reason first."""
     results: str
     table: str
     seconds: float
@@ -163,7 +165,8 @@ def extract(
     watcher.on_step("collecting the table")
     collected = collect_features(title, extraction, planned.plan, found, started, memory_bytes)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
-    summary = Summary(title, collected.planned, store.url, store.url_of("features.parquet"), seconds)
+    reasons = reasons_of(collected.failures)
+    summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds)
     watcher.on_summary(summary)
     if fault:
         raise fault

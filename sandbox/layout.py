@@ -51,7 +51,7 @@ class CellPlan:
     """
 
     role: Role
-    center_um: tuple[float, float, float]
+    centre_um: tuple[float, float, float]
     soma_radius_um: float
     nucleus_radius_um: float
     n_grooves: int
@@ -107,7 +107,7 @@ def cells_within(extent_um: tuple[float, float, float]) -> list[int]:
         reach_um = 1.25 * cell.nucleus_radius_um
         if cell.soma_radius_um == 0:
             reach_um = 2.2 * cell.nucleus_radius_um
-        return all(c + reach_um < size for c, size in zip(cell.center_um, extent_um, strict=True))
+        return all(c + reach_um < size for c, size in zip(cell.centre_um, extent_um, strict=True))
 
     merged_in = all(inside(cell) for cell in CELLS if cell.role == "merged")
     return [i for i, cell in enumerate(CELLS) if inside(cell) and (cell.role != "merged" or merged_in)]

@@ -44,7 +44,7 @@ def nucleus_table(seed: int, nuclei: dict[int, NucleusMask], version: int) -> pd
         role = CELLS[i].role
         if role == "new" and version == VERSIONS[0]:
             continue
-        x, y, z = to_table_voxels(nucleus.center_vx() * VOXEL_SIZE_NM / 1000)
+        x, y, z = to_table_voxels(nucleus.centre_vx() * VOXEL_SIZE_NM / 1000)
         if role == "moved" and version == VERSIONS[1]:
             x, y, z = (x, y, z) + np.array(MOVED_BY_VX)
         root = _WRITTEN_ROOTS.get(role, int(roots[i]))

@@ -79,7 +79,7 @@ class Phantom:
         wall = Tube(vessel.points_um, vessel.radii_um + VESSEL_WALL_UM)
         self.cells = make_cells(seed, chosen, [wall])
         self._neuropil = make_neuropil(np.random.default_rng([seed, 3]), self.voxel_um)
-        self._missing = {int(z / self.voxel_um[2]): share for z, share in MISSING_SECTIONS_UM}
+        self._missing = {round(z / self.voxel_um[2]): share for z, share in MISSING_SECTIONS_UM}
         self._bodies = [
             _Body(
                 owner,
@@ -92,7 +92,7 @@ class Phantom:
 
     def nuclei(self) -> dict[int, NucleusMask]:
         """Voxels of every nucleus, by index into `CELLS`."""
-        return {i: nucleus_mask(cell, self.voxel_um) for i, cell in self.cells.items()}
+        return {i: nucleus_mask(cell, self.voxel_um, self.shape) for i, cell in self.cells.items()}
 
     def objects(self, z_start: int, z_stop: int) -> NDArray[np.uint32]:
         """Object of every voxel of some sections.
@@ -141,12 +141,12 @@ def _bodies(cells: dict[int, Cell], vessel: Tube) -> Iterator[tuple[int, Floats,
     for owner, level_of in ((UNLABELLED, rod_level), (VESSEL_WALL, _wall_level)):
         yield from _rods(owner, vessel, level_of, VESSEL_WALL_UM)
     for x, y, z, radius_um in HOLES_UM:
-        center_um = np.array([x, y, z])
-        corners = center_um + radius_um * np.array([[-1], [1]])
-        yield UNLABELLED, corners, partial(_ball_level, center_um=center_um, radius_um=radius_um)
+        centre_um = np.array([x, y, z])
+        corners = centre_um + radius_um * np.array([[-1], [1]])
+        yield UNLABELLED, corners, partial(_ball_level, centre_um=centre_um, radius_um=radius_um)
     for i, cell in cells.items():
         blob = cell.nucleus if cell.soma is None else cell.soma
-        corners = blob.center_um + blob.reach_um() * np.array([[-1], [1]])
+        corners = blob.centre_um + blob.reach_um() * np.array([[-1], [1]])
         yield FIRST_CELL + i, corners, blob.level
         for dendrite in cell.dendrites:
             yield from _rods(FIRST_CELL + i, dendrite, rod_level, 0.0)
@@ -168,8 +168,8 @@ def _wall_level(x_um: Floats, y_um: Floats, z_um: Floats, **rod: Any) -> Floats:
     return np.abs(rod_level(x_um, y_um, z_um, **rod) - half_um) - half_um
 
 
-def _ball_level(x_um: Floats, y_um: Floats, z_um: Floats, center_um: Floats, radius_um: float) -> Floats:
-    x, y, z = (c - float(m) for c, m in zip((x_um, y_um, z_um), center_um, strict=True))
+def _ball_level(x_um: Floats, y_um: Floats, z_um: Floats, centre_um: Floats, radius_um: float) -> Floats:
+    x, y, z = (c - float(m) for c, m in zip((x_um, y_um, z_um), centre_um, strict=True))
     return np.sqrt(x**2 + y**2 + z**2) - radius_um
 
 

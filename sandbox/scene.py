@@ -42,7 +42,7 @@ class NucleusTruth:
     nucleus_id : int
     role : Role
         What is special about it.
-    center_nm : tuple of 3 float
+    centre_nm : tuple of 3 float
         Centre of mass of its voxels; voxel i reaches from i to i + 1 voxel sizes.
     volume_um3 : float
         By its voxels.
@@ -58,7 +58,7 @@ class NucleusTruth:
 
     nucleus_id: int
     role: Role
-    center_nm: tuple[float, float, float]
+    centre_nm: tuple[float, float, float]
     volume_um3: float
     roots: dict[int, int]
     n_soma_synapses: dict[int, int]
@@ -196,12 +196,12 @@ def load_scene(folder: Path) -> Scene:
     folder = Path(folder)
     description = _description(folder)
     if description.get("recipe") != _recipe():
-        raise DatasetError(f"no complete phantom scene of this sandbox in {folder}: write it with sandbox.scene.write_scene")
+        raise DatasetError(f"no complete phantom scene of this sandbox in {folder}: make it with write_scene")
     truth = {}
     for entry in description["truth"]:
         for name in ("roots", "n_soma_synapses"):
             entry[name] = {int(version): value for version, value in entry[name].items()}
-        truth[entry["nucleus_id"]] = NucleusTruth(**entry | {"center_nm": tuple(entry["center_nm"])})
+        truth[entry["nucleus_id"]] = NucleusTruth(**entry | {"centre_nm": tuple(entry["centre_nm"])})
     return Scene(folder, description["seed"], tuple(description["extent_um"]), truth)
 
 
@@ -272,7 +272,7 @@ def _truth(scene: Scene, nuclei: dict[int, NucleusMask], chosen: pd.DataFrame) -
     roots = {v: scene.nuclei(v).set_index("id")["pt_root_id"].fillna(0) for v in VERSIONS}
     truth = []
     for i, nucleus in nuclei.items():
-        center_nm = (nucleus.center_vx() + VOXEL_OFFSET) * VOXEL_SIZE_NM
+        centre_nm = (nucleus.centre_vx() + VOXEL_OFFSET) * VOXEL_SIZE_NM
         count = chosen.loc[chosen["cell"] == i, "kind"].value_counts()
         on_soma, from_partner, on_dendrites, inside, outside = (
             int(count.get(kind, 0)) for kind in ("soma", "partner", "dendrite", "inside", "outside")
@@ -282,7 +282,7 @@ def _truth(scene: Scene, nuclei: dict[int, NucleusMask], chosen: pd.DataFrame) -
             NucleusTruth(
                 nucleus_id=int(ids[i]),
                 role=CELLS[i].role,
-                center_nm=tuple(center_nm.tolist()),
+                centre_nm=tuple(centre_nm.tolist()),
                 volume_um3=nucleus_volume_um3(nucleus),
                 roots={v: root if root > 1 else 0 for v, root in listed.items()},
                 n_soma_synapses={1: on_soma, 2: on_soma + from_partner},

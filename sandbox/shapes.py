@@ -14,7 +14,7 @@ class Blob:
 
     Attributes
     ----------
-    center_um : (3,) float
+    centre_um : (3,) float
     frame : (3, 3) float
         Rows are the axes of the ellipsoid.
     axes : (3,) float
@@ -26,7 +26,7 @@ class Blob:
         Of the bumps, as a share of the radius.
     """
 
-    center_um: Floats
+    centre_um: Floats
     frame: Floats
     axes: Floats
     radius_um: float
@@ -36,7 +36,7 @@ class Blob:
     def level(self, x_um: Floats, y_um: Floats, z_um: Floats) -> Floats:
         """Level at points given as coordinate arrays that broadcast against each other."""
         rows = (self.frame / self.axes[:, None]).tolist()
-        x, y, z = (c - float(m) for c, m in zip((x_um, y_um, z_um), self.center_um, strict=True))
+        x, y, z = (c - float(m) for c, m in zip((x_um, y_um, z_um), self.centre_um, strict=True))
         q = [a * x + b * y + c * z for a, b, c in rows]
         length = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2) + 1e-6
         return length - self._radius(*(c / length for c in q))
@@ -44,7 +44,7 @@ class Blob:
     def surface(self, direction: Floats) -> Floats:
         """Points of the surface, (n, 3) um, in (n, 3) unit directions of the ellipsoid's frame."""
         radius_um = self._radius(*direction.T)
-        return self.center_um + (direction * radius_um[:, None] * self.axes) @ self.frame
+        return self.centre_um + (direction * radius_um[:, None] * self.axes) @ self.frame
 
     def normal(self, point_um: Floats) -> Floats:
         """Outward unit normals, (n, 3), at (n, 3) points near the surface."""
@@ -70,7 +70,7 @@ class Groove:
 
     Attributes
     ----------
-    center_um : (3,) float
+    centre_um : (3,) float
         Centre of the nucleus.
     frame : (3, 3) float
         Rows: along the slit, outwards, across it.
@@ -79,7 +79,7 @@ class Groove:
     depth_um, half_width_um, bend_per_um : float
     """
 
-    center_um: Floats
+    centre_um: Floats
     frame: Floats
     radius_um: float
     depth_um: float
@@ -88,7 +88,7 @@ class Groove:
 
     def level(self, x_um: Floats, y_um: Floats, z_um: Floats) -> Floats:
         """Level at points given as coordinate arrays that broadcast against each other."""
-        x, y, z = (c - float(m) for c, m in zip((x_um, y_um, z_um), self.center_um, strict=True))
+        x, y, z = (c - float(m) for c, m in zip((x_um, y_um, z_um), self.centre_um, strict=True))
         along, out, across = (a * x + b * y + c * z for a, b, c in self.frame.tolist())
         surface_um = np.sqrt(np.clip(self.radius_um**2 - along**2, 0, None))
         floor_um = surface_um - self.depth_um * (1 - (along / (0.9 * self.radius_um)) ** 2)
@@ -135,11 +135,11 @@ def random_directions(rng: np.random.Generator, n: int) -> Floats:
     return direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
 
-def random_blob(rng: np.random.Generator, center_um: Floats, radius_um: float, bump: float) -> Blob:
+def random_blob(rng: np.random.Generator, centre_um: Floats, radius_um: float, bump: float) -> Blob:
     """A blob with chance axes, and bumps and dents up to a share `bump` of its radius."""
     heights = rng.uniform(-bump, bump, 6)
     return Blob(
-        center_um=np.asarray(center_um, float),
+        centre_um=np.asarray(centre_um, float),
         frame=random_frame(rng),
         axes=rng.uniform(0.86, 1.14, 3),
         radius_um=radius_um,

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from sandbox.cells import Cell
 from sandbox.ids import supervoxel_ids, table_roots
 from sandbox.layout import CELLS, TABLE_RESOLUTION_NM, VOXEL_OFFSET, VOXEL_SIZE_NM, to_table_voxels
-from sandbox.phantom import FIRST_CELL, FIRST_NEURITE, VESSEL_WALL, Phantom
+from sandbox.phantom import FIRST_CELL, FIRST_NEURITE, UNLABELLED, Phantom
 from sandbox.shapes import Blob, Floats, random_directions
 
 FOREIGN_PER_UM3 = 0.035
 CLEFT_TO_PARTNER_UM = 0.25
+UNKNOWN_PRE = 0.02
+"""Share of the synapses whose presynaptic side the tables do not know: root 0."""
 Ends = tuple[Floats, Floats, Floats]
 """Positions of pre, ctr and post, (n, 3) um each."""
 
@@ -109,10 +111,10 @@ def choose_synapses(
     frame = proposed.assign(pre_object=pre.astype(np.int64), post_object=post.astype(np.int64))
     own = FIRST_CELL + frame["cell"].to_numpy()
     kind = frame["kind"].to_numpy()
-    on_cell = (pre < FIRST_CELL) | (pre >= VESSEL_WALL)
-    on_own = post == own
-    between = (pre >= FIRST_NEURITE) & (post >= FIRST_NEURITE) & (pre != post)
-    fits = np.where(kind == "foreign", between, on_cell & np.where(kind == "outside", ~on_own, on_own))
+    onto_neurite = (post >= FIRST_NEURITE) & (pre != post)
+    fits = (pre >= FIRST_NEURITE) & np.select(
+        [kind == "foreign", kind == "outside"], [onto_neurite, post != own], default=post == own
+    )
     frame = frame.assign(own=own)[fits]
     wanted = [_wanted(np.random.default_rng([seed, 9, i])) for i in range(len(CELLS))]
     limit = [
@@ -123,7 +125,8 @@ def choose_synapses(
     first, second = (i for i, cell in enumerate(CELLS) if cell.role == "merged")
     frame = frame[(frame["kind"] != "partner") | (frame["cell"] == second)]
     post_object = frame["post_object"].mask(frame["kind"] == "outside", frame["own"])
-    pre_object = frame["pre_object"].mask(frame["kind"] == "autapse", frame["own"])
+    pre_object = frame["pre_object"].mask(rng.random(len(frame)) < UNKNOWN_PRE, UNLABELLED)
+    pre_object = pre_object.mask(frame["kind"] == "autapse", frame["own"])
     pre_object = pre_object.mask(frame["kind"] == "partner", FIRST_CELL + first)
     frame = frame.assign(pre_object=pre_object, post_object=post_object)
     return frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
@@ -198,7 +201,7 @@ def _on_dendrites(rng: np.random.Generator, cell: Cell, soma: Blob) -> Iterator[
     points_um = np.concatenate([dendrite.points_um[6:-1] for dendrite in cell.dendrites])
     ahead_um = np.concatenate([dendrite.points_um[7:] for dendrite in cell.dendrites])
     radii_um = np.concatenate([dendrite.radii_um[6:-1] for dendrite in cell.dendrites])
-    near = np.abs(points_um - soma.center_um).max(axis=1) < 14
+    near = np.abs(points_um - soma.centre_um).max(axis=1) < 14
     pick = rng.choice(np.flatnonzero(near), 300)
     across = np.cross(ahead_um[pick] - points_um[pick], random_directions(rng, len(pick)))
     across /= np.linalg.norm(across, axis=1, keepdims=True)
@@ -209,8 +212,8 @@ def _on_dendrites(rng: np.random.Generator, cell: Cell, soma: Blob) -> Iterator[
 def _clear_of_dendrites(cell: Cell, point_um: Floats) -> NDArray[np.bool_]:
     clear = np.ones(len(point_um), bool)
     for dendrite in cell.dendrites:
-        for center_um, radius_um in zip(dendrite.points_um, dendrite.radii_um, strict=True):
-            clear &= np.linalg.norm(point_um - center_um, axis=1) > radius_um + 0.9
+        for centre_um, radius_um in zip(dendrite.points_um, dendrite.radii_um, strict=True):
+            clear &= np.linalg.norm(point_um - centre_um, axis=1) > radius_um + 0.9
     return clear
 
 

@@ -43,7 +43,7 @@ class Patience:
     connect_s: float = 5.0
     answer_s: float = 15.0
     query_s: float = 300.0
-    tries: int = 5
+    tries: int = 4
     wait_s: float = 1.0
     longest_wait_s: float = 30.0
     give_up_s: float = 20.0

@@ -79,7 +79,7 @@ class _PatientAdapter(HTTPAdapter):
         """Send one request, with the time-outs of our patience unless it has its own."""
         self._limiter.wait()
         answer_s = self._patience.query_s if request.method == "POST" else self._patience.answer_s
-        pass
+        kwargs["timeout"] = kwargs.get("timeout") or (self._patience.connect_s, answer_s)
         return super().send(request, *args, **kwargs)
 
 
@@ -222,7 +222,7 @@ def connect(cave: CaveSource, patience: Patience | None = None, limiter: RateLim
         try:
             names = call(what, list_datastacks, **how)
         except CaveError:
-            raise error from None
+            raise CaveError(f"{error}; is that the global server of a CAVE?") from None
         if cave.datastack in names:
             raise
         raise CaveError(

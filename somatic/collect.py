@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,7 @@ def collect(
     StoreError, StoreUnavailable
         A file could not be read or written, for good or for now.
     """
-    measured = _concat(get_tables(store, chunk_names(store)))
+    measured = _get_rows(store, chunk_names(store))
     ledger = Ledger(memory_bytes)
     ledger.add(measured)
     missing = ledger.missing(plan.rows)
@@ -135,11 +136,14 @@ def collect(
     return Collected(_counts(planned), _counts(rows), _failure_frame(planned), features)
 
 
-def _concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """One table of `CHUNK_SCHEMA`; a file of an older version may lack a column, which is null then."""
-    if not tables:
-        return CHUNK_SCHEMA.empty_table()
-    return _shaped(pa.concat_tables(tables, promote_options="default"), CHUNK_SCHEMA)
+def _get_rows(store: ResultStore, names: Sequence[str]) -> pa.Table:
+    """Rows of many files; a file of an older version may lack a column, which is null then."""
+    parts = [CHUNK_SCHEMA.empty_table()]
+    tables = get_tables(store, names)
+    # Thousands of little tables at once would take several times the memory of their rows.
+    while some := list(islice(tables, 500)):
+        parts.append(_shaped(pa.concat_tables(some, promote_options="default"), CHUNK_SCHEMA).combine_chunks())
+    return pa.concat_tables(parts)
 
 
 def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -182,7 +186,7 @@ def _exact(frame: pd.DataFrame) -> pd.DataFrame:
 def _failures(store: ResultStore, missing: pd.DataFrame) -> pa.Table:
     """Latest transient failure of each missing cell at its planned attempt, if it has one."""
     names = [f"attempts/{run}/{name}" for run in store.names("attempts") for name in store.names(f"attempts/{run}")]
-    tried = _concat(get_tables(store, names))
+    tried = _get_rows(store, names)
     planned = dict(zip(missing["nucleus_id"], missing["attempt"], strict=True))
     recent = [
         attempt >= planned.get(nucleus_id, attempt + 1)

@@ -76,7 +76,7 @@ class CellMeasurer:
                 materialization_version=inputs.materialization_version,
                 definitions=inputs.definitions,
             )
-            _check_finite(measured.row)
+            check_finite(measured.row)
             if self._meshes and measured.soma is not None:
                 with measured.stage("store"):
                     self._meshes.put(cell.nucleus_id, measured.soma)
@@ -97,7 +97,14 @@ def failed(cell: Cell, inputs: Inputs, error: SomaticError) -> CellResult:
     return CellResult(row, {}, error)
 
 
-def _check_finite(row: Row) -> None:
+def check_finite(row: Row) -> None:
+    """Refuse the row of a mesh that is so flat that a measure of it is not a number.
+
+    Raises
+    ------
+    DegenerateMesh
+        Names the column.
+    """
     for name, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise DegenerateMesh(f"{name} is {value}: the mesh has no volume or no area")

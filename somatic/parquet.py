@@ -1,6 +1,6 @@
 """Tables as Parquet bytes: the same table gives the same bytes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -10,6 +10,8 @@ from somatic.errors import StoreError
 from somatic.store import ResultStore
 
 _ROW_GROUP = 65_536
+_FEW = 1_000
+_AT_ONCE = 500
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -27,7 +29,17 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """
     table.validate(full=True)
     sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
+    # In a file of a few rows dictionaries and statistics are the larger part, and cost most of the reading.
+    few = table.num_rows < _FEW
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        compression="snappy" if few else "zstd",
+        use_dictionary=not few,
+        write_statistics=not few,
+        row_group_size=_ROW_GROUP,
+        version="2.6",
+    )
     return sink.getvalue().to_pybytes()
 
 
@@ -51,11 +63,18 @@ def table_from_parquet(data: bytes, where: str, columns: Sequence[str] | None = 
     return table
 
 
-def get_tables(store: ResultStore, names: Iterable[str], columns: Sequence[str] | None = None) -> list[pa.Table]:
-    """Tables of many small Parquet files of a store, read by several threads, in the order of `names`."""
+def get_tables(store: ResultStore, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Tables of many small Parquet files of a store, read by several threads, in the order of `names`.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        A file could not be read, for good or for now.
+    """
 
     def get(name: str) -> pa.Table:
         return table_from_parquet(store.get(name), store.url_of(name), columns)
 
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(get, names))
+        for start in range(0, len(names), _AT_ONCE):
+            yield from pool.map(get, names[start : start + _AT_ONCE])

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
 from prefect import task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -71,6 +72,14 @@ def collect_features(
     return collected
 
 
+def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
+    """Why cells failed (`Collected.failures`) and how many did, the commonest first; reasons that differ by ids are one."""
+    reasons = failures["reason"].astype(str)
+    alike = reasons.groupby(reasons.str.replace(r"\d{3,}", "...", regex=True))
+    found = {text if len(group) > 1 else group.iloc[0]: len(group) for text, group in alike}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 class ProgressArtifact:
     """The progress bar of a run in Prefect's UI, with words."""
 
@@ -126,10 +135,10 @@ def _tell(title: str, extraction: Extraction, collected: Collected, seconds: flo
         f"Table: `{extraction.store.url_of('features.parquet')}` ({collected.table.total:,} rows), "
         f"in {duration(seconds)}.",
     ]
-    reasons = failures["reason"].str.replace(r"\d{3,}", "...", regex=True).value_counts()
-    if len(reasons):
+    reasons = list(reasons_of(failures).items())
+    if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]
-        lines += [f"| {reason} | {count:,} |" for reason, count in reasons.head(20).items()]
+        lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
     create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
 
 

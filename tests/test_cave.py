@@ -1,5 +1,6 @@
 """Nuclei, synapses and versions as `somatic.cave` reads them from a CAVE server."""
 
+import ast
 import logging
 import pickle
 import subprocess
@@ -268,13 +269,17 @@ def test_an_uncut_table_takes_one_query_of_rows(server: CaveServer) -> None:
 
 
 def test_only_needed_columns_are_sent(server: CaveServer) -> None:
-    """The query names its columns, so that an answer holds no others (a root brings its supervoxel along)."""
-    tables = opened(server)
-    frame, _ = tables._query("view", "nucleus_lookup", {"select_columns": ["id", "pt_root_id", "pt_position_lookup"]})
-    assert set(frame) == {
-        *("id", "pt_supervoxel_id", "pt_root_id"),
-        *(f"pt_position_lookup_{axis}" for axis in "xyz"),
-    }
+    """Queries of rows name their columns, so that an answer holds no others (a root brings its supervoxel along)."""
+    tables = opened(server, position="pt_position_lookup", synapses="synapses")
+    sent: list[dict] = []
+    session = tables._client.materialize.session
+    session.hooks["response"].append(lambda answer, **_: sent.append(answer.headers.get("column_names")))
+    tables.nuclei()
+    tables.synapses([BIG], [0, 0, 0], [1e4, 1e4, 1e4])
+    columns = [set(names) for header in sent if header for names in ast.literal_eval(header).values()]
+    assert {"id", "pt_supervoxel_id", "pt_root_id", "pt_position_lookup"} in columns
+    points = {"ctr_pt_position", "post_pt_position"}
+    assert {"id", *points, *(f"{side}_pt_root_id" for side in ("pre", "post"))} in columns
 
 
 @pytest.mark.parametrize("cap", [2, 500])
@@ -479,6 +484,7 @@ def test_user_sees_no_chatter(
     """Cut answers, the owner's notice and timestamps of "never" are neither logged nor warned about nor printed."""
     caplog.set_level(logging.INFO)
     opened(capped, table="nucleus_detection_v0").nuclei()
+    opened(capped, view="nucleus_lookup").nuclei()
     assert [record for record in caplog.records if not record.name.startswith("asyncio")] == []
     assert [str(warning.message) for warning in recwarn] == []
     assert capfd.readouterr() == ("", "")

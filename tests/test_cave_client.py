@@ -255,7 +255,7 @@ def test_server_that_is_no_cave() -> None:
         request.wfile.write(b"<html>Welcome</html>")
 
     for handle, error, said in (
-        (no_such_page, CaveError, "answered 404"),
+        (no_such_page, CaveError, "answered 404: .*is that the global server of a CAVE"),
         (page, CaveUnavailable, "cannot be read"),
     ):
         web, url = listen(handle)

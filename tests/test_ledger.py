@@ -2,6 +2,7 @@
 
 import threading
 
+import pyarrow as pa
 import pytest
 from stores import FIRST_ID, MEMORY, RADIUS_NM, made_nuclei, measured, run
 
@@ -190,17 +191,15 @@ def test_additions_from_many_threads() -> None:
     """Rows that threads add at the same time are all noted."""
     plan = planned(400, chunk=1)
     rows = [measured(cell, "ok") for cell in cells(plan)]
-    tables = [
-        CHUNK_SCHEMA.empty_table().from_pylist(
-            [{**row, "features_version": 1, "code_version": "0"}], schema=CHUNK_SCHEMA
-        )
-        for row in rows
-    ]
+    noted = {"features_version": 1, "code_version": "0"}
+    tables = [pa.Table.from_pylist([{**row, **noted}], schema=CHUNK_SCHEMA) for row in rows]
     ledger = Ledger()
-    threads = [
-        threading.Thread(target=lambda part: [ledger.add(table) for table in part], args=(tables[i::8],))
-        for i in range(8)
-    ]
+
+    def add(part: list[pa.Table]) -> None:
+        for table in part:
+            ledger.add(table)
+
+    threads = [threading.Thread(target=add, args=(tables[start::8],)) for start in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

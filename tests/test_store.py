@@ -114,12 +114,8 @@ def test_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
         "while True: store.put(f'chunks/{n % 5}', bytes([n % 256]) * 4_000_000); n += 1; print(n, flush=True)"
     )
     for pause_s in (0.0, 0.011, 0.023):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
         assert process.stdout is not None
         for _ in range(6):
             process.stdout.readline()
@@ -163,7 +159,7 @@ def test_damaged_parquet_is_named(store_url: str) -> None:
     store = ResultStore(store_url)
     store.put("chunks/a.parquet", parquet_bytes(pa.table({"a": [1]}))[:-5])
     with pytest.raises(StoreError, match=r"chunks/a\.parquet is no whole Parquet file .*; move it away"):
-        get_tables(store, ["chunks/a.parquet"])
+        list(get_tables(store, ["chunks/a.parquet"]))
 
 
 def test_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
