@@ -53,6 +53,7 @@ def cell(
         from somatic.cell import extract_cell
         from somatic.check import check_segmentation
         from somatic.extraction import Extraction
+        from somatic.measuring import check_finite
         from somatic.nucleus import NucleusLayer
         from somatic.plan import make_plan
 
@@ -79,6 +80,7 @@ def cell(
             materialization_version=extraction.version,
             definitions=extraction.dataset.definitions,
         )
+        check_finite(measured.row)
     row = measured.row
     if json_file == "-":
         typer.echo(_json(row))

@@ -2,20 +2,26 @@
 
 import os
 import secrets
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLES = "[bold]Examples[/bold]\n\nsomatic demo\n\nsomatic demo --folder /tmp/demo --version 2"
+from cli.options import Workers
+
+EXAMPLES = ("somatic demo", "somatic demo --folder /tmp/demo --version 2")
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the volume and the results go.")] = Path("somatic-demo"),
-    version: Annotated[int, typer.Option(min=1, max=2, help="Materialization version, of the two there are.")] = 1,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Chunks measured at the same time.", show_default="one a processor core")
-    ] = None,
+    folder: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the volume and the results go; run again, it goes on there.")
+    ] = Path("somatic-demo"),
+    version: Annotated[
+        int, typer.Option(metavar="V", min=1, max=2, help="Materialization version, of the two there are.")
+    ] = 1,
+    workers: Workers = None,
 ) -> None:
     """Measure the cells of a made-up volume: the whole line on this machine.
 
@@ -26,21 +32,30 @@ def demo(
     from rich.progress import Progress
 
     from cli.extract import run_extract
-    from sandbox.cave import CaveServer
-    from sandbox.lab import datastack, write_cave_dataset
-    from sandbox.scene import write_scene
+    from cli.options import check_can_write
+    from cli.prefect_settings import reach_loopback
+    from somatic.errors import StoreError
 
     console = Console(stderr=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; choose another with --folder") from error
+    check_can_write(folder / "phantom.toml")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("writing a phantom volume", total=1.0)
+        from sandbox.cave import CaveServer
+        from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
+        from sandbox.scene import write_scene
+
         scene = write_scene(folder / "volume", progress=lambda share: bar.update(shown, completed=share))
     token = secrets.token_hex(16)
     os.environ["CAVE_TOKEN"] = token
+    reach_loopback()
     with CaveServer(datastack(scene), token=token) as server:
         dataset = write_cave_dataset(scene, server.url, folder / "phantom.toml")
-        console.print(f"CAVE server at {server.url}, dataset file {dataset}")
-        run_extract(
+        console.print(f"a phantom volume in {folder}, a CAVE server at {server.url}", highlight=False, soft_wrap=True)
+        summary = run_extract(
             {
                 "dataset": str(dataset),
                 "version": version,
@@ -50,3 +65,23 @@ def demo(
             },
             prefect_home=folder.resolve() / "prefect",
         )
+    if summary is None:
+        return
+    # The server ends with this command; a dataset of files needs none.
+    files = write_file_dataset(scene, version, folder / "phantom-files.toml")
+    nucleus_id = min(truth.nucleus_id for truth in scene.with_role("ordinary"))
+    console.print("\nOpen the table, or measure one cell of the same volume:", highlight=False)
+    for line in (
+        f"""{_runnable("python", sys.executable)} -c "import pandas; print(pandas.read_parquet('{summary.table}'))\"""",
+        f"{_runnable('somatic', sys.argv[0])} cell {files} {nucleus_id}",
+    ):
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _runnable(name: str, path: str) -> str:
+    """How a program of this environment is called from the current folder: by its name where that finds it."""
+    found = shutil.which(name)
+    if found and Path(found).samefile(path):
+        return name
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

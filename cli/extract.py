@@ -1,18 +1,35 @@
 """`somatic extract`."""
 
+import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Chunk, DatasetName, Limit, NucleiFile, Sample, To, Version, parse_version
-from cli.prefect_settings import prepare_prefect
+from cli.options import (
+    Chunk,
+    DatasetName,
+    Limit,
+    NucleiFile,
+    Sample,
+    To,
+    Version,
+    Workers,
+    check_selection,
+    parse_version,
+)
+from cli.prefect_settings import check_server, prepare_prefect
+
+if TYPE_CHECKING:
+    from flows.extract import Summary
 
 EXAMPLES = (
-    "[bold]Examples[/bold]\n\n"
-    "somatic extract minnie65 --version 1300 --sample 100\n\n"
-    "somatic extract minnie65 --version 1300 --to s3://my-bucket/somatic --workers 16\n\n"
-    "somatic extract my.toml --retry failed\n\n"
+    "somatic extract minnie65 --version 1300 --sample 100",
+    "somatic extract minnie65 --version 1300 --to s3://my-bucket/somatic",
+    "somatic extract my.toml --nuclei ids.csv --workers 16",
+    "somatic extract my.toml --retry failed",
+)
+NOTE = (
     "Killed or stopped at any moment, the same command goes on where it was. With PREFECT_API_URL set the run shows in "
     "that server's UI."
 )
@@ -25,9 +42,7 @@ def extract(
     sample: Sample = None,
     nuclei: NucleiFile = None,
     to: To = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Cells measured at the same time.", show_default="one a processor core")
-    ] = None,
+    workers: Workers = None,
     chunk: Chunk = 10,
     retry: Annotated[
         str | None,
@@ -35,8 +50,12 @@ def extract(
             metavar="failed|IDS", help="Measure again the cells that failed, or these nuclei: ids with commas between."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Measure everything again; the new rows win.")] = False,
-    meshes: Annotated[bool, typer.Option(help="Store the soma meshes for Neuroglancer.")] = True,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Measure everything again; the new rows win.")
+    ] = False,
+    no_meshes: Annotated[
+        bool, typer.Option("--no-meshes", metavar="", help="Do not store the soma meshes for Neuroglancer.")
+    ] = False,
     cell_timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Longest time for one cell.")] = 900,
 ) -> None:
     """Measure the cells of a dataset and write the table of features.
@@ -44,41 +63,83 @@ def extract(
     Only what is missing is measured. Exit status 0: every planned nucleus has its row, and none failed for a reason
     that may pass.
     """
+    check_selection(limit, sample)
     parameters = {
         "dataset": dataset,
-        "version": parse_version(version) if version else None,
+        "version": parse_version(version),
         "limit": limit,
         "sample": sample,
         "nuclei": nuclei,
         "to": to,
         "workers": workers,
         "chunk": chunk,
-        "retry": _parse_retry(retry) if retry else None,
+        "retry": _parse_retry(retry) if retry is not None else None,
         "force": force,
-        "meshes": meshes,
+        "meshes": not no_meshes,
         "cell_timeout_s": cell_timeout,
     }
     run_extract(parameters)
 
 
-def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) -> None:
-    """Run the flow in this process and show how it goes; at the end how many of what, and where the results are."""
-    prepare_prefect(prefect_home)
+def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) -> "Summary | None":
+    """Run the flow in this process and show how it goes; at the end how many of what, and where the table is.
+
+    Parameters
+    ----------
+    parameters : dict
+        Of the flow `extract`.
+    prefect_home : Path, optional
+        As for `prepare_prefect`.
+
+    Returns
+    -------
+    Summary or None
+        None when the run ended before there was a table.
+
+    Raises
+    ------
+    SomaticError
+        What is wrong with the input, or that cells failed for now; the summary has been shown then.
+    """
     from rich.console import Console
 
+    from cli.reading import read_dataset
     from cli.showing import show_summary, shown_progress
-    from flows.extract import Summary, extract, watched_by
+    from flows.own_server import own_server
+    from somatic.nucleus_ids import read_nucleus_ids
+
+    # What takes no server is said before one is started for it.
+    read_dataset(parameters["dataset"])
+    if parameters.get("nuclei"):
+        read_nucleus_ids(parameters["nuclei"])
+    prepare_prefect(prefect_home)
 
     summaries: list[Summary] = []
+    exit_status = 128 + signal.SIGINT
+
+    def terminate(*_: object) -> None:
+        nonlocal exit_status
+        exit_status = 128 + signal.SIGTERM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        with shown_progress(Console(stderr=True)) as watcher, watched_by(watcher.also(on_summary=summaries.append)):
-            extract(**parameters)
+        with shown_progress(Console(stderr=True)) as callbacks:
+            check_server()
+            with own_server() as wait:
+                # These imports take as long as the server's start, beside which they run.
+                from flows.extract import Watcher, extract, watched_by
+
+                wait()
+                with watched_by(Watcher(**callbacks, on_summary=summaries.append)):
+                    extract(**parameters)
     except KeyboardInterrupt:
         typer.echo("somatic: stopped; what was measured is kept, and the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status) from None
     finally:
         for summary in summaries:
             show_summary(Console(), summary)
+    return summaries[0] if summaries else None
 
 
 def _parse_retry(text: str) -> "str | list[int]":

@@ -23,7 +23,7 @@ app = typer.Typer(
 def _add(command: Callable[..., None], examples: Sequence[str] = (), note: str = "", **options: Any) -> None:
     """Add a subcommand; its docstring is the help, with the lines of a paragraph joined to fit any terminal."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    shown = ["\n  ".join(("[bold]Examples[/bold]", *examples))] if examples else []
+    shown = ["\n".join(("[bold]Examples[/bold]", *examples))] if examples else []
     app.command(
         help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
         epilog="\n\n".join([*shown, note]).strip() or None,

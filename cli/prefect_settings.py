@@ -1,13 +1,16 @@
-"""Settings of Prefect that the command needs before Prefect is imported."""
+"""What the command settles with Prefect before it runs a flow."""
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
+
+_ANSWER_S = 10.0
 
 
 def prepare_prefect(home: Path | None = None) -> None:
     """Keep Prefect's log off the terminal, let it bring its own server where none is set, and send nothing home.
 
-    Whatever the environment says stays as it is.
+    To be called before Prefect is imported. Whatever the environment says stays as it is, but for a Prefect of its own.
 
     Parameters
     ----------
@@ -18,6 +21,8 @@ def prepare_prefect(home: Path | None = None) -> None:
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
             del os.environ[name]
         os.environ["PREFECT_HOME"] = str(home)
+        # Set and empty, so that no prefect.toml, pyproject.toml or .env of the current folder names a server.
+        os.environ["PREFECT_API_URL"] = ""
     for name, value in {
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -26,3 +31,42 @@ def prepare_prefect(home: Path | None = None) -> None:
         "DO_NOT_TRACK": "1",
     }.items():
         os.environ.setdefault(name, value)
+    reach_loopback()
+
+
+def reach_loopback() -> None:
+    """Let no proxy of the environment stand between this process and servers on this machine."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+
+
+def check_server() -> None:
+    """See that the Prefect server which is set, if there is one, answers.
+
+    Raises
+    ------
+    TransientError
+        It does not; says which it is and what to do.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    from somatic.errors import TransientError
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
+        get_client(httpx_settings={"timeout": _ANSWER_S}, sync_client=True) as client,
+    ):
+        error = client.api_healthcheck()
+    if error:
+        # A password may stand before the host.
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TransientError(
+            f"the Prefect server at {host} does not answer ({reason}); start it, or unset PREFECT_API_URL (and what "
+            "`prefect config view` shows for it) to run without one"
+        )

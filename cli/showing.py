@@ -1,7 +1,7 @@
 """How an extraction looks in a terminal."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from somatic.progress import Progress as Counted
 from somatic.progress import duration
 
 if TYPE_CHECKING:
-    from flows.extract import Summary, Watcher
+    from flows.extract import Summary
     from somatic.estimate import Estimate
     from somatic.extraction import Extraction
 
@@ -43,10 +43,14 @@ def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimat
 
 
 @contextmanager
-def shown_progress(console: Console) -> Iterator["Watcher"]:
-    """Show steps, the estimate and a progress bar; a few plain lines where the output is no terminal."""
-    from flows.extract import Watcher
+def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]:
+    """Show steps, the estimate and a progress bar; a few plain lines where the output is no terminal.
 
+    Yields
+    ------
+    dict of str to callable
+        For a `flows.extract.Watcher`, which is not made here since importing it takes seconds.
+    """
     bar_width = 30 if console.width >= 100 else 12
     columns = (SpinnerColumn(), BarColumn(bar_width=bar_width), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -72,7 +76,7 @@ def shown_progress(console: Console) -> Iterator["Watcher"]:
                 said_at = now
                 console.print(words, highlight=False, soft_wrap=True)
 
-        yield Watcher(on_step=on_step, on_estimate=on_estimate, on_progress=on_progress)
+        yield {"on_step": on_step, "on_estimate": on_estimate, "on_progress": on_progress}
 
 
 def show_summary(console: Console, summary: "Summary") -> None:
@@ -87,7 +91,10 @@ def show_summary(console: Console, summary: "Summary") -> None:
     said = ", ".join(f"{number:,} {name}" for name, number in by_status.items() if number or name in ("ok", "failed"))
     total = _counted(counts.total, "nucleus", "nuclei")
     console.print(
-        f"{summary.title}: {total} in {duration(summary.seconds)}: {said}", highlight=False, soft_wrap=True, markup=False
+        f"{summary.title}: {total} in {duration(summary.seconds)}: {said}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
     )
     reasons = list(summary.reasons.items())
     for reason, number in reasons[:_REASONS_SHOWN]:

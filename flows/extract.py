@@ -16,7 +16,6 @@ from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.tasks import exponential_backoff
 
 from somatic.collect import Counts
 from somatic.dataset import load_dataset
@@ -33,10 +32,10 @@ from tasks.cave import check_labels, query_nuclei
 from tasks.chunking import plan_chunks
 from tasks.extraction import extract_chunk
 from tasks.results import ProgressArtifact, collect_features, reasons_of
-from tasks.transient import RETRIES
+from tasks.transient import RETRY_DELAY_S
 
 _UPDATE_EVERY_S = 5.0
-# So many chunks in a row that failed for now: whatever it is, the next will fail too.
+# So many chunks in a row that failed for now, while no cell was measured: the next will fail too.
 _FUTILE_CHUNKS = 5
 
 
@@ -100,7 +99,7 @@ def extract(
     force: bool = False,
     meshes: bool = True,
     cell_timeout_s: float = CELL_TIMEOUT_S,
-    retry_delay_s: float | None = None,
+    retry_delay_s: float = RETRY_DELAY_S,
 ) -> Summary:
     """Measure the somata and nuclei of a dataset at one materialization version.
 
@@ -130,7 +129,7 @@ def extract(
         Store soma meshes.
     cell_timeout_s : float
         Longest time for one cell.
-    retry_delay_s : float, optional
+    retry_delay_s : float
         First wait before a chunk that failed for now is tried again; it doubles each time.
     """
     started = datetime.now(UTC)
@@ -185,20 +184,17 @@ def _measure(
     run_id: str,
     workers: int,
     cell_timeout_s: float,
-    retry_delay_s: float | None,
+    retry_delay_s: float,
     watcher: Watcher,
 ) -> Exception | None:
     """Measure all chunks in which something is missing; give the error that makes going on useless, if there is one."""
     progress = Progress(len(planned.missing), watcher.on_progress)
     artifact = ProgressArtifact(extraction.title, progress)
-    task = extract_chunk
-    if retry_delay_s is not None:
-        task = extract_chunk.with_options(retry_delay_seconds=exponential_backoff(retry_delay_s)(RETRIES))
     stop = threading.Event()
-    waiting = iter(planned.chunks())
+    waiting = planned.chunks()
     running: set[PrefectFuture] = set()
     fault: Exception | None = None
-    n_futile = 0
+    n_futile = n_done = 0
     runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
     with runner:
         try:
@@ -215,9 +211,10 @@ def _measure(
                         "progress": progress,
                         "run_id": run_id,
                         "cell_timeout_s": cell_timeout_s,
+                        "retry_delay_s": retry_delay_s,
                         "stop": stop,
                     }
-                    running.add(runner.submit(task, parameters))
+                    running.add(runner.submit(extract_chunk, parameters))
                 if not running:
                     return fault
                 done = _first_done(running)
@@ -226,11 +223,12 @@ def _measure(
                     continue
                 running.remove(done)
                 outcome = done.result(raise_on_failure=False)
-                if isinstance(outcome, Exception) and not isinstance(outcome, TransientError):
-                    fault = fault or outcome
-                n_futile = n_futile + 1 if isinstance(outcome, TransientError) else 0
-                if n_futile == _FUTILE_CHUNKS:
-                    fault = fault or outcome
+                if progress.done > n_done:
+                    n_futile, n_done = 0, progress.done
+                if isinstance(outcome, Exception):
+                    n_futile += 1
+                    if n_futile == _FUTILE_CHUNKS or not isinstance(outcome, TransientError):
+                        fault = fault or outcome
         except BaseException:
             stop.set()
             raise

@@ -124,7 +124,7 @@ def collect(
     failed = _failures(store, missing) if len(missing) else CHUNK_SCHEMA.empty_table()
     without = missing[~missing["nucleus_id"].isin(failed["nucleus_id"].to_pylist())]
     made = _rows_without_file(without, plan, materialization_version, definitions)
-    rows = pa.concat_tables([done, failed, made]).sort_by("nucleus_id").combine_chunks()
+    rows = pa.concat_tables([done, failed, made]).sort_by("nucleus_id")
     rows = _with_counts_of_today(rows, nuclei)
     _check(rows, plan, nuclei)
 

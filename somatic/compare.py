@@ -52,8 +52,8 @@ def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Compa
     Parameters
     ----------
     results, reference : str or pandas.DataFrame
-        A table, or the URL of one (.parquet, .feather, .csv, .csv.gz), or the URL of a folder with features.parquet. It must
-        have `nucleus_id` and may have any of the features by the names of `somatic.features.COLUMNS`.
+        A table, or the URL of one (.parquet, .feather, .csv, .csv.gz), or the URL of a folder with features.parquet.
+        It must have `nucleus_id` and may have any of the features by the names of `somatic.features.COLUMNS`.
 
     Raises
     ------
@@ -128,8 +128,10 @@ def _features(table: str | pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _exact_ids(values: pd.Series, where: str) -> pd.Index:
+    if values.isna().any():
+        raise DatasetError(f"{where} has {int(values.isna().sum())} rows without a nucleus_id; leave them out")
     if pd.api.types.is_float_dtype(values) and not (values.abs() < _EXACT_IN_FLOAT).all():
-        raise DatasetError(f"{where} holds nucleus_id as float, with gaps or lost digits; store it as int64")
+        raise DatasetError(f"{where} holds nucleus_id as float, which loses digits; store it as int64")
     try:
         ids = values.to_numpy()
         exact = ids.astype(np.int64)

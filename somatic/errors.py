@@ -73,6 +73,10 @@ class ProcessEnded(TransientError):
     """Somebody ended the process of a cell, which says nothing about the cell."""
 
 
+class Stopped(SomaticError):
+    """The extraction was asked to end; trying again would go against that."""
+
+
 class IncompleteExtraction(TransientError):
     """Some cells of an extraction failed for a reason that may be gone when it runs again."""
 

@@ -18,7 +18,7 @@ from somatic.estimate import Estimate, Layer, make_estimate
 from somatic.features import FEATURES_VERSION, Row
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.measuring import CellResult, Inputs, failed
-from somatic.memory import machine_memory_bytes, worker_memory_bytes
+from somatic.memory import worker_memory_bytes
 from somatic.mesh_layer import MeshLayer
 from somatic.nucleus import NucleusLayer
 from somatic.plan import POSITION, Plan
@@ -133,16 +133,19 @@ class Extraction:
         return Segmentation(self.segmentation_url, self.dataset.mip)
 
     def check_layers(self) -> None:
-        """Open the segmentation and the meshes of the nuclei.
+        """Open what cells are measured from: the segmentation, the meshes of the nuclei and the table of synapses.
 
         Raises
         ------
         SegmentationError, SegmentationUnavailable
-            One of them cannot be read; says which and why.
+            A layer cannot be read; says which and why.
+        DatasetError, CaveError, CaveUnavailable
+            There is no such table of synapses, or it lacks a column.
         """
         _ = self.segmentation
         if self.source.nucleus_segmentation:
             NucleusLayer(self.source.nucleus_segmentation)
+        self.source.synapses(np.empty(0, dtype=np.int64), np.zeros(3), np.zeros(3))
 
     def put_mesh_layer(self) -> None:
         """Write the info files of the mesh layer, which workers then fill."""
@@ -206,6 +209,7 @@ class Extraction:
         resolution_nm: tuple[float, float, float],
         *,
         cell_timeout_s: float = CELL_TIMEOUT_S,
+        memory_bytes: int | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[Row]:
         """Measure some rows of a plan in a process of their own.
@@ -218,6 +222,8 @@ class Extraction:
             `Plan.resolution_nm`.
         cell_timeout_s : float
             Longest time for one cell.
+        memory_bytes : int, optional
+            Memory there is for one cell, noted of those that are killed.
         stop : threading.Event, optional
             Set by another thread to end soon.
 
@@ -239,7 +245,7 @@ class Extraction:
             inputs = self.inputs(self.synapses_of(cells))
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])
-                yield _noted(result, cell, attempts[cell.nucleus_id])
+                yield _noted(result, cell, attempts[cell.nucleus_id], memory_bytes)
         except SomaticError as error:
             for cell in waiting.values():
                 result = failed(cell, self.inputs(None), error)
@@ -247,7 +253,7 @@ class Extraction:
             raise
 
 
-def _noted(result: CellResult, cell: Cell, attempt: int) -> Row:
+def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | None = None) -> Row:
     return chunk_row(
         result.row,
         centre_vx=cell.centre_vx,
@@ -255,7 +261,7 @@ def _noted(result: CellResult, cell: Cell, attempt: int) -> Row:
         seconds=result.seconds,
         error_class=type(result.error).__name__ if result.error else None,
         transient=isinstance(result.error, TransientError),
-        memory_bytes=machine_memory_bytes() if isinstance(result.error, CellKilled) else None,
+        memory_bytes=memory_bytes if isinstance(result.error, CellKilled) else None,
     )
 
 

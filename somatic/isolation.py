@@ -5,6 +5,7 @@ a process that measures it alone, and if that dies too, it alone has failed.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from multiprocessing.process import BaseProcess
 import tqdm
 
 from somatic.cell import Cell
-from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError
+from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped
 from somatic.measuring import CellMeasurer, CellResult, Inputs, failed
 from somatic.memory import machine_memory_bytes
 
@@ -56,7 +57,7 @@ def extract_cells_apart(
     ------
     SomaticError
         The layers cannot be opened.
-    ProcessEnded
+    Stopped
         `stop` was set.
     """
     stop = stop or threading.Event()
@@ -115,7 +116,7 @@ class _Measuring:
         deadline = time.monotonic() + timeout_s
         while not self._results.poll(_LOOK_UP_S):
             if self._stop.is_set():
-                raise ProcessEnded("the extraction was stopped")
+                raise Stopped("the extraction was stopped")
             if time.monotonic() > deadline:
                 self.fault = CellHung(f"took longer than {timeout_s:g} s and was ended")
                 return None
@@ -146,6 +147,7 @@ def _cause_of_death(exit_code: int | None) -> SomaticError:
 def _measure(cells: list[Cell], inputs: Inputs, results: Connection) -> None:
     # Ctrl-C reaches the whole group; the parent decides what becomes of this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # cloud-volume's progress bars would take a semaphore that stays behind when this process is killed.
     tqdm.tqdm.set_lock(threading.RLock())
     try:
@@ -160,6 +162,14 @@ def _measure(cells: list[Cell], inputs: Inputs, results: Connection) -> None:
     except BrokenPipeError:
         # The parent is gone, and with it whoever wanted the result.
         sys.exit(0)
+
+
+def _end_with_parent() -> None:
+    """Leave nothing behind when the parent was killed, whatever this process waits for."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _fork_server() -> multiprocessing.context.ForkServerContext:

@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from somatic.cutout import half_side_vx
+from somatic.cutout import BATCH_BYTES, half_side_vx
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
-# The interpreter with cloud-volume, trimesh, scipy and zmesh loaded, and the meshes of one cell.
-_BASE_BYTES = 600 * 2**20
-# Arrays of one byte a voxel that stand at once while a mask is repaired and meshed.
-_MASKS = 6
+# The interpreter with cloud-volume, trimesh, scipy and zmesh loaded, a nucleus and its folds, a chunk's synapses.
+_BASE_BYTES = 400 * 2**20
 _BYTES_PER_LABEL = 8
+# A file that is being decoded: its labels twice in the codec, and once for us.
+_COPIES_OF_LABELS = 3
+# Masks of one byte a voxel that stand at once: while one is repaired, and while the repaired one is meshed.
+_MASKS_REPAIRED = 5
+_MASKS_MESHED = 2
+# What zmesh needs for each face between a voxel of the mask and one outside, measured (700 to 850).
+_BYTES_PER_FACE = 850
 
 
 def machine_memory_bytes() -> int:
@@ -31,9 +36,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def worker_memory_bytes(
-    radius_nm: float, resolution_nm: np.ndarray, file_shape: tuple[int, int, int], files_per_batch_bytes: int = 0
-) -> int:
+def worker_memory_bytes(radius_nm: float, resolution_nm: np.ndarray, file_shape: tuple[int, int, int]) -> int:
     """Most memory that a process needs that measures one cell at a time.
 
     Parameters
@@ -44,12 +47,29 @@ def worker_memory_bytes(
         Size of a voxel of the segmentation.
     file_shape : (3,) int
         Voxels of one file of the segmentation, which is decoded whole.
-    files_per_batch_bytes : int
-        Bytes of the files that are fetched together.
 
     Returns
     -------
     int
+
+    Notes
+    -----
+    What a cell needs depends on its surface, which nobody knows before. Counted is one as large as the faces of the
+    cutout together, in voxels; a neuron's soma with its dendrites has a third of that.
     """
-    box_voxels = int(np.prod(2 * half_side_vx(radius_nm, resolution_nm) + 1))
-    return _BASE_BYTES + _MASKS * box_voxels + _BYTES_PER_LABEL * int(np.prod(file_shape)) + files_per_batch_bytes
+    return _BASE_BYTES + cell_memory_bytes(radius_nm, resolution_nm, file_shape)
+
+
+def cell_memory_bytes(radius_nm: float, resolution_nm: np.ndarray, file_shape: tuple[int, int, int]) -> int:
+    """What measuring one cell adds to a process: the largest of reading, repairing and meshing its mask."""
+    box = 2 * half_side_vx(radius_nm, resolution_nm) + 1
+    n_voxels = int(np.prod(box))
+    n_faces = 2 * int(box[0] * box[1] + box[1] * box[2] + box[0] * box[2])
+    file_bytes = _BYTES_PER_LABEL * int(np.prod(file_shape))
+    n_files = -(-box // np.asarray(file_shape)) + 1
+    layer_bytes = file_bytes * int(n_files[0] * n_files[1])
+    batch_bytes = min(max(BATCH_BYTES, layer_bytes), file_bytes * int(np.prod(n_files)))
+    reading = n_voxels + batch_bytes + _COPIES_OF_LABELS * file_bytes
+    repairing = _MASKS_REPAIRED * n_voxels
+    meshing = _MASKS_MESHED * n_voxels + _BYTES_PER_FACE * n_faces
+    return max(reading, repairing, meshing)

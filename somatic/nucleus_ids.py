@@ -52,8 +52,10 @@ def _from_table(place: str) -> set[int]:
 def _from_text(place: str) -> set[int]:
     try:
         text = Path(place).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{place}: cannot be read as a list of nucleus ids: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{place}: cannot be read as a list of nucleus ids: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{place}: cannot be read as a list of nucleus ids: it is no text in UTF-8") from error
     ids = set()
     for number, line in enumerate(text.splitlines(), start=1):
         for word in re.split(r"[\s,]+", line.partition("#")[0].strip()):

@@ -32,7 +32,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     # In a file of a few rows dictionaries and statistics are the larger part, and cost most of the reading.
     few = table.num_rows < _FEW
     pq.write_table(
-        table.combine_chunks(),
+        table,
         sink,
         compression="snappy" if few else "zstd",
         use_dictionary=not few,

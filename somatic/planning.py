@@ -1,6 +1,6 @@
 """From the nuclei of a dataset to what is to be measured, and what that will take."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +34,9 @@ class Planned:
     missing: pd.DataFrame
     estimate: Estimate
 
-    def chunks(self) -> list[tuple[int, pd.DataFrame]]:
+    def chunks(self) -> Iterator[tuple[int, pd.DataFrame]]:
         """Number and missing rows of each chunk in which something is missing."""
-        return [(int(number), rows) for number, rows in self.missing.groupby("chunk", sort=True)]  # type: ignore[arg-type]
+        return ((int(number), rows) for number, rows in self.missing.groupby("chunk", sort=True))  # type: ignore[arg-type]
 
 
 def plan_extraction(

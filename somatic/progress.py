@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from somatic.features import Row
 
@@ -43,11 +43,16 @@ class Progress:
 
     def add(self, row: Row) -> None:
         """Count a cell; one that failed for a transient reason will come again."""
+        self._count([row], 1)
+
+    def take_back(self, rows: Sequence[Row]) -> None:
+        """Forget cells that were counted and could not be stored."""
+        self._count(rows, -1)
+
+    def _count(self, rows: Sequence[Row], by: int) -> None:
         with self._lock:
-            if row["status"] == "ok":
-                self.ok += 1
-            elif not row["transient"]:
-                self.failed += 1
+            self.ok += by * sum(row["status"] == "ok" for row in rows)
+            self.failed += by * sum(row["status"] != "ok" and not row["transient"] for row in rows)
         if self._on_change:
             self._on_change(self)
 

@@ -73,7 +73,7 @@ def collect_features(
 
 
 def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
-    """Why cells failed (`Collected.failures`) and how many did, the commonest first; reasons that differ by ids are one."""
+    """Why cells failed (`Collected.failures`) and how many did, the commonest first; ids make no difference."""
     reasons = failures["reason"].astype(str)
     alike = reasons.groupby(reasons.str.replace(r"\d{3,}", "...", regex=True))
     found = {text if len(group) > 1 else group.iloc[0]: len(group) for text, group in alike}

@@ -5,14 +5,16 @@ from typing import Any
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from somatic.errors import TransientError
+from somatic.errors import CellHung, TransientError
 
 RETRIES = 3
-RETRY_DELAYS_S = exponential_backoff(backoff_factor=5)(RETRIES)
+RETRY_DELAY_S = 5.0
+"""Before the first retry; it doubles each time."""
+RETRY_DELAYS_S = exponential_backoff(RETRY_DELAY_S)(RETRIES)
 JITTER = 0.5
 
 
 def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task may succeed when it runs again."""
+    """Whether a failed task may succeed when it runs again soon; a cell that hung has taken its time twice already."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, TransientError)
+    return isinstance(error, TransientError) and not isinstance(error, CellHung)

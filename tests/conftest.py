@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from prefect_server import prefect_api_url  # noqa: F401 - a fixture
 
 _S3 = {
     "AWS_ACCESS_KEY_ID": "test",

@@ -6,6 +6,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+import tenacity
+from cloudfiles.interfaces import HttpInterface
+
+
+@pytest.fixture
+def fast_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cloud-files tries a request as often as ever, but does not wait between the tries."""
+    for method in (HttpInterface.get_file, HttpInterface.head, HttpInterface.exists):
+        monkeypatch.setattr(method.retry, "wait", tenacity.wait_none())
+
 
 @dataclass
 class Fault:
@@ -32,8 +43,7 @@ class FileServer:
     asked: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "FileServer":
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         return self
@@ -57,6 +67,15 @@ class FileServer:
                 fault.times -= 1
                 return fault
         return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # cloud-files opens 20 connections at once; a shorter queue would drop some of them for a second.
+    request_queue_size = 64
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is no error here."""
 
 
 def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
@@ -93,7 +112,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 status = 206
             return self._send(status, body, encoding, cut=fault.cut)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def _send(self, status: int, body: bytes, encoding: str | None = None, *, cut: bool = False) -> None:
             try:

@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import subprocess
 import tempfile
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,7 @@ from somatic.ledger import chunk_names
 from somatic.manifest import make_manifest, put_manifest
 from somatic.parquet import get_tables, parquet_bytes
 from somatic.plan import NO_POSITION, NO_ROOT, Plan, make_plan
+from somatic.software import code_version
 from somatic.store import ResultStore
 from somatic.tables import Nuclei
 
@@ -228,7 +232,7 @@ def test_chunk_file_without_a_newer_column(store_url: str) -> None:
     assert table(store)["soma_volume_um"].isna().sum() == 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_course_of_events_gives_the_same_bytes(data: st.DataObject) -> None:
     """Whatever the chunks, order, limits, failures and kills: each nucleus once, same bytes, nothing done twice."""
@@ -327,3 +331,15 @@ def test_manifest_is_complete_and_readable(store_url: str) -> None:
     assert list(read) == sorted(read)
     assert text.endswith("}\n")
     assert len(text.splitlines()) > 20
+
+
+def test_code_version_names_the_commit() -> None:
+    """In a checkout the version of the code is that of the package with the commit that git names."""
+    root = Path(__file__).parent.parent
+    git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if git.returncode or not (root / ".git").exists():
+        pytest.skip("no git checkout with a commit")
+    number, commit = code_version().removesuffix(".dirty").split("+g")
+    assert git.stdout.startswith(commit)
+    assert len(commit) == 12
+    assert number == version("somatic")

@@ -1,6 +1,7 @@
 """Which nuclei are planned, in which order, in which chunks, and what that will take."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -208,26 +209,34 @@ def test_plan_comes_back_from_the_store(store_url: str) -> None:
 
 
 def test_saved_plan_is_immutable(store_url: str) -> None:
-    """Saving a plan again leaves its file as it is, and its bytes are those of another process."""
-    nuclei = made_nuclei(20, rootless=[2])
-    plan = make_plan(nuclei, radius_nm=RADIUS_NM)
+    """Saving a plan again leaves its file as it is."""
+    plan = make_plan(made_nuclei(20, rootless=[2]), radius_nm=RADIUS_NM)
     store = ResultStore(store_url)
     save_plan(store, plan)
+    store.put(plan.name, store.get(plan.name) + b" ")
     first = store.get(plan.name)
     save_plan(store, plan)
     assert store.get(plan.name) == first
-    elsewhere = ResultStore(f"{store_url}/elsewhere")
+
+
+def test_plan_of_another_process_has_the_same_bytes(tmp_path: Path) -> None:
+    """The same nuclei make the same file, name and bytes, in a process with another hash seed."""
+    plan = make_plan(made_nuclei(20, rootless=[2]), radius_nm=RADIUS_NM)
+    here, there = ResultStore(str(tmp_path / "here")), ResultStore(str(tmp_path / "there"))
+    save_plan(here, plan)
     script = (
-        "import sys; from stores import *; from somatic.plan import *; from somatic.store import ResultStore\n"
-        "save_plan(ResultStore(sys.argv[1]), make_plan(made_nuclei(20, rootless=[2]), radius_nm=RADIUS_NM))"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from stores import *; from somatic.plan import *; from somatic.store import ResultStore\n"
+        "save_plan(ResultStore(sys.argv[2]), make_plan(made_nuclei(20, rootless=[2]), radius_nm=RADIUS_NM))"
     )
     tests = Path(__file__).parent
     subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tests)!r}); {script}", elsewhere.url],
+        [sys.executable, "-c", script, str(tests), there.url],
         cwd=tests.parent,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
         check=True,
     )
-    assert elsewhere.get(plan.name) == first
+    assert there.get(plan.name) == here.get(plan.name)
 
 
 def test_plan_that_is_not_there(store_url: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
@@ -322,9 +323,11 @@ def test_config_hash_moves_with_each_part() -> None:
 
 def test_parquet_bytes_depend_on_the_values_only() -> None:
     """A table in pieces gives the bytes of the same table in one piece."""
-    whole = pa.table({"a": list(range(1000)), "b": [str(i % 7) for i in range(1000)]})
-    pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1, 400), whole.slice(401)])
+    numbers = np.random.default_rng(0).normal(size=100_000)
+    whole = pa.table({"number": numbers, "text": [f"{number:.2f}" for number in numbers]})
+    pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1, 40_000), whole.slice(40_001)])
     assert parquet_bytes(pieces) == parquet_bytes(whole)
+    assert parquet_bytes(pieces.slice(0, 500)) == parquet_bytes(whole.slice(0, 500))
 
 
 def test_null_id_is_refused() -> None:

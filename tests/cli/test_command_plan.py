@@ -1,0 +1,74 @@
+"""`somatic plan`."""
+
+import re
+from pathlib import Path
+
+import pytest
+from command_line import Run, changed
+
+from sandbox.cave import CaveServer
+from sandbox.scene import Scene
+
+
+def said(out: str) -> dict[str, str]:
+    """The lines of a plan by their names, the title under its own."""
+    title, *lines = out.splitlines()
+    return {"title": title} | {line[:14].strip(): line[14:].strip() for line in lines}
+
+
+def test_plan(run: Run, cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -> None:
+    """What an extraction takes is said, and nothing is written, neither results nor anything else."""
+    asked = len(cave.requests)
+    ran = run("plan", cave_toml, "--version", 1, "--to", "results", "--chunk", 1)
+    asked = len(cave.requests) - asked
+    assert (ran.status, ran.err) == (0, "")
+    plan = said(ran.out)
+    assert plan["title"] == "phantom v1: 2 cells"
+    assert plan["segmentation"] == scene.segmentation_url(1)
+    assert plan["results"].startswith(f"{tmp_path}/results/phantom/v1/")
+    assert plan["done already"] == "0 cells"
+    assert plan["to measure"] == "2 cells in 2 chunks (1 shard)"
+    assert plan["to skip"] == "1 nucleus without a root id or position"
+    [requests] = re.findall(r"about (\d+) requests", plan["CAVE"])
+    # Planning asks for all but the synapses of the two chunks.
+    assert abs(int(requests) - 2 - asked) <= 3
+    assert re.fullmatch(r"at most about \d+(\.\d+)? [kM]B of segmentation", plan["reading"])
+    assert re.fullmatch(r"\d+ MB a worker", plan["memory"])
+    assert max(map(len, ran.out.splitlines()[3:])) <= 80
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_one(run: Run, files_toml: Path, cell_id: int) -> None:
+    """One of a thing is said as one of a thing."""
+    Path("one.txt").write_text(f"{cell_id}\n")
+    plan = said(run("plan", files_toml, "--nuclei", "one.txt").out)
+    assert plan["title"] == "tables v1: 1 cell"
+    assert plan["to measure"] == "1 cell in 1 chunk (1 shard)"
+    assert plan["to skip"] == "0 nuclei without a root id or position"
+    assert plan["CAVE"] == "not used"
+
+
+@pytest.mark.parametrize(
+    ("options", "cells", "skipped"),
+    [([], 2, 1), (["--limit", 1], 0, 1), (["--limit", 2], 1, 1), (["--sample", 3], 2, 1), (["--limit", 99], 2, 1)],
+)
+def test_choosing(run: Run, files_toml: Path, options: list[object], cells: int, skipped: int) -> None:
+    """--limit takes the first by id, of which the first has no root here; --sample any; neither more than there are."""
+    plan = said(run("plan", files_toml, *options).out)
+    assert plan["title"] == f"tables v1: {cells} cell" + "s" * (cells != 1)
+    assert plan["to skip"].startswith(f"{skipped} nucle")
+    assert (plan["to measure"] == "nothing") == (cells == 0)
+
+
+def test_a_longer_radius_reads_more(run: Run, files_toml: Path, tmp_path: Path) -> None:
+    """The bytes and the memory that are announced grow with the cutout."""
+
+    def number(text: str) -> float:
+        value, unit = re.findall(r"([\d.]+) ([kMG]?B)", text)[0]
+        return float(value) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+    small = said(run("plan", files_toml).out)
+    large = said(run("plan", changed(files_toml, tmp_path, ("cutout_radius_um = 5", "cutout_radius_um = 15"))).out)
+    assert number(large["reading"]) > number(small["reading"])
+    assert number(large["memory"]) > number(small["memory"])
+    assert large["results"] != small["results"]
