@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock clean
+.PHONY: help demo test lint types format lock image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,21 @@ lock: $(VENV)/.dev ## choose new versions of everything
 	  --no-annotate --quiet --upgrade pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate --quiet --upgrade --extra worker pyproject.toml -c requirements.lock -o requirements-worker.lock
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate --quiet --upgrade --group build -c requirements-dev.lock -o requirements-build.lock
+
+# The first of these that works here. IMAGE_ARGS goes to it; BASE=debootstrap makes the base image on this machine.
+BUILDER = $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
+IMAGE ?= somatic
+BASE ?=
+
+image: ## the container image, with docker, podman or buildah
+	@test -n "$(BUILDER)" || { echo "none of docker, podman and buildah works here; docs/image.md says what an image needs"; exit 1; }
+	@test "$(BASE)" != debootstrap || tests/image/make-base
+	@BUILDAH_LAYERS=true $(BUILDER) build $(IMAGE_ARGS) --tag $(IMAGE) \
+	  --build-arg COMMIT=$$(git describe --always --exclude '*' --abbrev=12 --dirty=.dirty) .
 
 clean: ## remove .venv and what the demo made
 	rm -rf $(VENV) somatic-demo

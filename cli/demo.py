@@ -70,9 +70,10 @@ def demo(
     # The server ends with this command; a dataset of files needs none.
     files = write_file_dataset(scene, version, folder / "phantom-files.toml")
     nucleus_id = min(truth.nucleus_id for truth in scene.with_role("ordinary"))
-    console.print("\nOpen the table, or measure one cell of the same volume:", highlight=False)
+    table = _from_here(summary.table)
+    console.print("\nCells that fail are there on purpose. Open the table, or measure one cell again:", highlight=False)
     for line in (
-        f"""{_runnable("python", sys.executable)} -c "import pandas; print(pandas.read_parquet('{summary.table}'))\"""",
+        f"{_runnable('python', sys.executable)} -c \"import pandas; print(pandas.read_parquet('{table}'))\"",
         f"{_runnable('somatic', sys.argv[0])} cell {files} {nucleus_id}",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
@@ -81,7 +82,10 @@ def demo(
 def _runnable(name: str, path: str) -> str:
     """How a program of this environment is called from the current folder: by its name where that finds it."""
     found = shutil.which(name)
-    if found and Path(found).samefile(path):
-        return name
+    return name if found and Path(found).samefile(path) else _from_here(path)
+
+
+def _from_here(path: str) -> str:
+    """A path from the current folder, where it lies below."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cell, compare, datasets, demo, extract, plan
+from cli import cell, compare, datasets, demo, deploy, extract, plan
 
 app = typer.Typer(
     name="somatic",
@@ -37,6 +37,7 @@ _add(plan.plan, plan.EXAMPLES, no_args_is_help=True)
 _add(extract.extract, extract.EXAMPLES, extract.NOTE, no_args_is_help=True)
 _add(compare.compare, compare.EXAMPLES, no_args_is_help=True)
 _add(datasets.datasets)
+_add(deploy.deploy, deploy.EXAMPLES, deploy.NOTE)
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_ANSWER_S = 10.0
+_CONNECT_S = 5.0
+"""Prefect's client tries four times to connect."""
+_ANSWER_S = 20.0
 
 
 def prepare_prefect(home: Path | None = None) -> None:
@@ -49,6 +51,7 @@ def check_server() -> None:
     TransientError
         It does not; says which it is and what to do.
     """
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -57,9 +60,10 @@ def check_server() -> None:
     url = PREFECT_API_URL.value()
     if not url:
         return
+    patience = {"timeout": httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)}
     with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
-        get_client(httpx_settings={"timeout": _ANSWER_S}, sync_client=True) as client,
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(httpx_settings=patience, sync_client=True) as client,
     ):
         error = client.api_healthcheck()
     if error:

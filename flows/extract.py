@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -61,10 +61,6 @@ class Watcher:
     on_progress: Callable[[Progress], None] = lambda _progress: None
     on_summary: Callable[[Summary], None] = lambda _summary: None
 
-    def also(self, on_summary: Callable[[Summary], None]) -> "Watcher":
-        """The same watcher, told of the summary by another call."""
-        return replace(self, on_summary=on_summary)
-
 
 _NOBODY = Watcher()
 _watcher: ContextVar[Watcher] = ContextVar("watcher", default=_NOBODY)  # noqa: B039 - it is frozen
@@ -103,34 +99,24 @@ def extract(
 ) -> Summary:
     """Measure the somata and nuclei of a dataset at one materialization version.
 
-    Parameters
-    ----------
-    dataset : str
-        Name of a dataset that comes with somatic, or path of a dataset file.
-    version : int or "latest", optional
-        Materialization version; the dataset's own default when left out.
-    limit : int, optional
-        Only the first so many nuclei by id.
-    sample : int, optional
-        Only so many nuclei, spread over the dataset.
-    nuclei : str, optional
-        A file with the ids of the nuclei to measure.
-    to : str, optional
-        Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
-    workers : int, optional
-        Chunks measured at the same time, each in a process of its own; one a processor core when left out.
-    chunk : int
-        Cells in a chunk.
-    retry : "failed" or list of int, optional
-        Measure again the cells that failed for good, or these nuclei.
-    force : bool
-        Measure everything again.
-    meshes : bool
-        Store soma meshes.
-    cell_timeout_s : float
-        Longest time for one cell.
-    retry_delay_s : float
-        First wait before a chunk that failed for now is tried again; it doubles each time.
+    Args:
+        dataset: Name of a dataset that comes with somatic, or path of a dataset file.
+        version: Materialization version, or latest; the dataset's own default when left out.
+        limit: Only the first so many nuclei by id.
+        sample: Only so many nuclei, spread over the dataset.
+        nuclei: A file with the ids of the nuclei to measure.
+        to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
+        workers: Chunks measured at the same time, each in a process of its own; one a processor core when left out.
+        chunk: Cells in a chunk.
+        retry: Measure again the cells that failed for good ("failed"), or these nuclei.
+        force: Measure everything again.
+        meshes: Store soma meshes.
+        cell_timeout_s: Longest time for one cell.
+        retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
+
+    Returns
+    -------
+        What it came to. In the style above Prefect reads it for the form of its UI.
     """
     started = datetime.now(UTC)
     log, watcher, run_id = get_run_logger(), _watcher.get(), str(flow_run.id)
@@ -157,8 +143,11 @@ def extract(
     selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
     planned = plan_chunks(title, extraction, found, selection, run_id, memory_bytes, fixed.get("plan"))
     results.put(_record(run_id), json.dumps({"version": extraction.version, "plan": planned.plan.hash}).encode())
-    log.info("%s: %s", title, planned.estimate)
-    watcher.on_estimate(extraction, planned.estimate)
+    estimate = planned.estimate
+    log.info(
+        "%s: %d cells to measure in %d chunks, %d done already", title, estimate.missing, estimate.chunks, estimate.done
+    )
+    watcher.on_estimate(extraction, estimate)
 
     fault = _measure(extraction, planned, run_id, workers, cell_timeout_s, retry_delay_s, watcher)
     watcher.on_step("collecting the table")
@@ -189,7 +178,7 @@ def _measure(
 ) -> Exception | None:
     """Measure all chunks in which something is missing; give the error that makes going on useless, if there is one."""
     progress = Progress(len(planned.missing), watcher.on_progress)
-    artifact = ProgressArtifact(extraction.title, progress)
+    artifact = ProgressArtifact(extraction.title, progress, _UPDATE_EVERY_S)
     stop = threading.Event()
     waiting = planned.chunks()
     running: set[PrefectFuture] = set()
@@ -216,6 +205,7 @@ def _measure(
                     }
                     running.add(runner.submit(extract_chunk, parameters))
                 if not running:
+                    artifact.update(at_end=True)
                     return fault
                 done = _first_done(running)
                 artifact.update()

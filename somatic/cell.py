@@ -9,7 +9,7 @@ import numpy as np
 import trimesh
 
 from somatic.cutout import Cutout, Segmentation, cutout_box
-from somatic.errors import MissingSegment, PermanentError
+from somatic.errors import DegenerateMesh, MissingSegment, PermanentError
 from somatic.features import MEASURED, Row
 from somatic.folds import measure_folds
 from somatic.mask import repair
@@ -103,7 +103,7 @@ def extract_cell(
     faults: list[PermanentError] = []
     try:
         soma = _measure_soma(measured, cell, segmentation, synapses, radius_nm)
-    except MissingSegment as fault:
+    except (MissingSegment, DegenerateMesh) as fault:
         soma = None
         faults.append(fault)
     try:

@@ -202,7 +202,8 @@ class Segmentation:
             for cell in itertools.product(*(range(a, b + 1) for a, b in zip(lower, upper, strict=True))):
                 file_box = self._file_box(np.array(cell))
                 key = self._file_key(cell, file_box)
-                yield file_box, self._decode(contents[key], key, file_box)
+                # Taken out, so that one batch is gone when the next is fetched.
+                yield file_box, self._decode(contents.pop(key), key, file_box)
 
     def _files_per_batch(self) -> int:
         volume = self._volume

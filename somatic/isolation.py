@@ -56,7 +56,7 @@ def extract_cells_apart(
     Raises
     ------
     SomaticError
-        The layers cannot be opened.
+        The layers cannot be opened; `ProcessEnded` when their process died or hung over it.
     Stopped
         `stop` was set.
     """
@@ -90,7 +90,9 @@ class _Measuring:
         self._stop = stop
         context = _fork_server()
         self._results, sender = context.Pipe(duplex=False)
-        self._process: BaseProcess = context.Process(target=_measure, args=(cells, inputs, sender), daemon=True)
+        # The fork server keeps the environment that it was started with; credentials may have been set since.
+        arguments = (cells, inputs, dict(os.environ), sender)
+        self._process: BaseProcess = context.Process(target=_measure, args=arguments, daemon=True)
         self._process.start()
         # Only the child may hold the sending end, else its death is not seen.
         sender.close()
@@ -107,8 +109,11 @@ class _Measuring:
     def __iter__(self) -> Iterator[CellResult]:
         """Results as they come; ends early, with `fault` set, when the process dies or hangs."""
         self._receive(_START_TIMEOUT_S)
+        if self.fault:
+            # No cell was begun, so none of them is to blame.
+            raise ProcessEnded(f"the layers could not be opened: {self.fault}")
         for _ in range(self._n_cells):
-            if self.fault or (result := self._receive(self._cell_timeout_s)) is None:
+            if (result := self._receive(self._cell_timeout_s)) is None:
                 return
             yield result
 
@@ -122,7 +127,8 @@ class _Measuring:
                 return None
         try:
             message = self._results.recv()
-        except EOFError:
+        except (EOFError, OSError):
+            # The second when it died while it was sending.
             self._process.join()
             self.fault = _cause_of_death(self._process.exitcode)
             return None
@@ -144,10 +150,14 @@ def _cause_of_death(exit_code: int | None) -> SomaticError:
     return CellKilled(f"its process ended with exit status {exit_code}")
 
 
-def _measure(cells: list[Cell], inputs: Inputs, results: Connection) -> None:
+def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], results: Connection) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     # Ctrl-C reaches the whole group; the parent decides what becomes of this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # cloud-files prints the name of a file that it cannot decompress; stdout belongs to the parent.
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     # cloud-volume's progress bars would take a semaphore that stays behind when this process is killed.
     tqdm.tqdm.set_lock(threading.RLock())
     try:

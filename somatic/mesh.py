@@ -6,9 +6,13 @@ import numpy as np
 import trimesh
 import zmesh
 
+from somatic.errors import DegenerateMesh
+
 # Part of the published definition: the number of synapses depends on the density of vertices.
 _REDUCTION_FACTOR = 100
 _MAX_ERROR_NM = 8
+# Volume over area^1.5, which is 0.09 for a sphere: below this a volume is rounding.
+_FLAT = 1e-9
 
 
 def mask_to_mesh(mask: np.ndarray, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:
@@ -70,11 +74,20 @@ class Measures:
 
 
 def measure(mesh: trimesh.Trimesh) -> Measures:
-    """Measure a closed mesh with vertices in nm; for an open one volume and centre mean nothing."""
+    """Measure a closed mesh with vertices in nm; for an open one volume and centre mean nothing.
+
+    Raises
+    ------
+    DegenerateMesh
+        The mesh is flat: it has no volume, and no centre.
+    """
     # Far from the origin the sums of a volume lose digits, so measure a copy that stands on it.
     anchor = mesh.vertices.mean(axis=0)
     centred = trimesh.Trimesh(mesh.vertices - anchor, mesh.faces, process=False)
-    volume, area = float(centred.volume), float(centred.area)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        volume, area = float(centred.volume), float(centred.area)
+    if not abs(volume) > _FLAT * area**1.5:
+        raise DegenerateMesh(f"the mesh is flat: {len(mesh.faces)} faces enclose no volume")
     radius = np.cbrt(3 * abs(volume) / (4 * np.pi))
     ratio = area / volume * radius / 3
     return Measures(volume / 1e9, area / 1e6, float(ratio), np.asarray(centred.center_mass) + anchor)

@@ -72,23 +72,60 @@ class NucleusLayer:
 def closed(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, bool]:
     """The mesh with its holes closed, and whether that was needed.
 
-    Holes are closed with fans and the largest body is kept.
+    Each hole is closed with a fan around the mean of its edge, and the largest body is kept. Faces point outwards.
 
     Raises
     ------
     OpenNucleusMesh
-        The mesh stays open.
+        Nothing is left to be closed.
     """
     if mesh.is_watertight:
-        return mesh, False
+        return _outwards(mesh), False
+    repaired = _with_simple_holes(mesh)
+    if len(repaired.faces) and not repaired.is_watertight:
+        repaired = _with_fans(repaired)
+    repaired, _ = largest_piece(repaired)
+    if not len(repaired.faces) or not repaired.is_watertight:
+        raise OpenNucleusMesh("the nucleus mesh has holes that cannot be closed")
+    return _outwards(repaired), True
+
+
+def _with_simple_holes(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Without the faces that keep the edge of a hole from being a simple loop."""
     repaired = mesh.copy()
     repaired.update_faces(repaired.unique_faces() & repaired.nondegenerate_faces())
-    trimesh.repair.fill_holes(repaired, use_fan=True)
-    repaired, _ = largest_piece(repaired)
-    trimesh.repair.fix_normals(repaired)
-    if not repaired.is_watertight:
-        raise OpenNucleusMesh("the nucleus mesh has holes that cannot be closed")
-    return repaired, True
+    while len(repaired.faces):
+        edges_of_faces = repaired.edges_sorted.reshape(-1, 3, 2)
+        _, edge, n_faces = np.unique(repaired.edges_sorted, axis=0, return_inverse=True, return_counts=True)
+        n_faces = n_faces[edge].reshape(-1, 3)
+        n_open = np.bincount(edges_of_faces[n_faces == 1].ravel(), minlength=len(repaired.vertices))
+        # An edge of more than two faces, or a vertex where a hole meets itself or another.
+        wrong = (n_faces > 2).any(axis=1) | (n_open > 2)[repaired.faces].any(axis=1)
+        if not wrong.any():
+            break
+        repaired.update_faces(~wrong)
+    return repaired
+
+
+def _with_fans(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """With a vertex in the middle of each hole, which must be a simple loop, and faces from there to its edge."""
+    open_edges = mesh.edges[trimesh.grouping.group_rows(mesh.edges_sorted, require_count=1)]
+    rim, ends = np.unique(open_edges, return_inverse=True)
+    ends = ends.reshape(open_edges.shape)
+    hole = trimesh.graph.connected_component_labels(ends, node_count=len(rim))
+    sums = np.stack([np.bincount(hole, mesh.vertices[rim, axis]) for axis in range(3)], axis=1)
+    centres = sums / np.bincount(hole)[:, None]
+    fans = np.column_stack([open_edges[:, ::-1], len(mesh.vertices) + hole[ends[:, 0]]])
+    return trimesh.Trimesh(np.vstack([mesh.vertices, centres]), np.vstack([mesh.faces, fans]), process=False)
+
+
+def _outwards(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """A closed mesh whose faces point outwards, so that its volume is positive."""
+    if mesh.is_winding_consistent and mesh.volume > 0:
+        return mesh
+    turned = mesh.copy()
+    trimesh.repair.fix_normals(turned)
+    return turned
 
 
 def mean_radius_nm(mesh: trimesh.Trimesh, centre_nm: np.ndarray) -> float:

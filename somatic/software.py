@@ -1,6 +1,7 @@
 """Which software made a number: the version of somatic and of the libraries below it."""
 
 import functools
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -21,19 +22,20 @@ _NUMERIC_LIBRARIES = (
 
 @functools.cache
 def code_version() -> str:
-    """Version of somatic; in a checkout also its commit, with `.dirty` when files differ from it."""
+    """Version of somatic, and the commit where it is known, with `.dirty` when files differ from it.
+
+    A checkout knows its commit; an image is told of it in SOMATIC_COMMIT when it is built.
+    """
     try:
         number = version("somatic")
     except PackageNotFoundError:
         number = "0"
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return number
-    commit = _git(root, "rev-parse", "--short=12", "HEAD")
-    if not commit:
-        return number
-    dirty = ".dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else ""
-    return f"{number}+g{commit}{dirty}"
+        commit = os.environ.get("SOMATIC_COMMIT", "")
+    elif commit := _git(root, "rev-parse", "--short=12", "HEAD"):
+        commit += ".dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else ""
+    return f"{number}+g{commit}" if commit else number
 
 
 def library_versions() -> dict[str, str]:

@@ -1,11 +1,15 @@
 """Collecting the table, and telling people about it in Prefect's UI."""
 
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pandas as pd
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -68,7 +72,8 @@ def collect_features(
             finished=finished,
         ),
     )
-    _tell(title, extraction, collected, (finished - started).total_seconds())
+    with _if_the_server_answers():
+        _tell(title, extraction, collected, (finished - started).total_seconds())
     return collected
 
 
@@ -81,21 +86,31 @@ def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
 
 
 class ProgressArtifact:
-    """The progress bar of a run in Prefect's UI, with words."""
+    """The progress bar of a run in Prefect's UI, with words; up to date every so many seconds, and at the end."""
 
-    def __init__(self, title: str, progress: Progress) -> None:
+    def __init__(self, title: str, progress: Progress, every_s: float) -> None:
         self._progress = progress
-        self._said = progress.words()
+        self._every_s = every_s
+        self._updated = time.monotonic()
         self._id: Any = create_progress_artifact(
-            100 * progress.fraction, key=_key(title, "progress"), description=self._said
+            100 * progress.fraction, key=_key(title, "progress"), description=progress.words()
         )
 
-    def update(self) -> None:
+    def update(self, *, at_end: bool = False) -> None:
         """Show how far the run is now."""
-        words = self._progress.words()
-        if words != self._said:
-            self._said = words
-            update_progress_artifact(self._id, 100 * self._progress.fraction, description=words)
+        if at_end or time.monotonic() - self._updated >= self._every_s:
+            self._updated = time.monotonic()
+            with _if_the_server_answers():
+                update_progress_artifact(self._id, 100 * self._progress.fraction, description=self._progress.words())
+
+
+@contextmanager
+def _if_the_server_answers() -> Iterator[None]:
+    """Nothing that is only shown may cost a run that takes days."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        get_run_logger().warning("Prefect's server could not be told how it goes: %s", error)
 
 
 def _counts(collected: Collected) -> dict[str, int]:

@@ -24,12 +24,14 @@ class Fault:
 
     status: int | None = None
     body: bytes | None = None
+    encoding: str | None = None
+    """Content-Encoding of the body, that of the file when there is none."""
     cut: bool = False
     """Half of the body is sent, then the connection ends."""
     wait: threading.Event | None = None
     """Nothing is sent until this is set."""
-    call: Callable[[], None] | None = None
-    """Called before the answer."""
+    call: Callable[[int], None] | None = None
+    """Called before the answer with the port that the client speaks from."""
     times: int = -1
     """How often; -1 for always."""
 
@@ -86,7 +88,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             server.asked.append(self.path)
             fault = server.fault_of(self.path) or Fault()
             if fault.call:
-                fault.call()
+                fault.call(self.client_address[1])
             if fault.wait:
                 fault.wait.wait()
             file = server.folder / self.path.lstrip("/")
@@ -102,7 +104,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             if body is None:
                 return self._send(404, b"not found")
             if fault.body is not None:
-                body = fault.body
+                body, encoding = fault.body, fault.encoding or encoding
             status = 200
             if wanted := self.headers.get("Range"):
                 first, last = wanted.removeprefix("bytes=").split("-")

@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import DracoPy
 import numpy as np
 import trimesh
 from cloudfiles import CloudFiles
 from cloudvolume import Bbox, CloudVolume, Mesh
+from cloudvolume.datasource.precomputed.mesh.multilod import MultiLevelPrecomputedMeshManifest
+from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
 
 
 def put_volume(
@@ -93,6 +96,72 @@ def put_nuclei(
             files.put(f"mesh/{name}", data, compress="gzip")
         files.put_json(f"mesh/{nucleus_id}:0", {"fragments": names})
     return f"precomputed://{_url(folder)}"
+
+
+def put_multilod_nuclei(folder: Path, nucleus_id: int, mesh: trimesh.Trimesh, *, sharded: bool) -> str:
+    """Write a nucleus layer with one multi-resolution mesh around the origin, and return its URL.
+
+    The mesh has one level of detail in 2 x 2 x 2 fragments, as igneous cuts them; it must reach less than 10 um.
+    """
+    put_nuclei(folder, {})
+    half_nm, bits = 10_000.0, 16
+    fragments, positions = [], []
+    for z, y, x in np.ndindex(2, 2, 2):
+        piece = mesh
+        for axis, upper in enumerate((x, y, z)):
+            piece = cut_by_plane(piece, np.eye(3)[axis] * (1 if upper else -1), np.zeros(3))
+        lower_nm = np.array([x, y, z]) * half_nm - half_nm
+        stored = np.rint((piece.vertices - lower_nm) / half_nm * (2**bits - 1))
+        fragments.append(
+            DracoPy.encode(
+                stored.astype(np.float32),
+                piece.faces.astype(np.uint32),
+                quantization_bits=bits,
+                quantization_range=2**bits - 1,
+                quantization_origin=np.zeros(3),
+                preserve_order=True,
+            )
+        )
+        positions.append((x, y, z))
+    manifest = MultiLevelPrecomputedMeshManifest(
+        nucleus_id,
+        chunk_shape=[half_nm] * 3,
+        grid_origin=[-half_nm] * 3,
+        num_lods=1,
+        lod_scales=[1],
+        vertex_offsets=[[0, 0, 0]],
+        num_fragments_per_lod=[len(fragments)],
+        fragment_positions=[positions],
+        fragment_offsets=[len(fragment) for fragment in fragments],
+    ).to_binary()
+    data = b"".join(fragments)
+    info = {
+        "@type": "neuroglancer_multilod_draco",
+        "vertex_quantization_bits": bits,
+        "lod_scale_multiplier": 1,
+        "transform": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0],
+    }
+    files = CloudFiles(_url(folder))
+    if sharded:
+        spec = ShardingSpecification("neuroglancer_uint64_sharded_v1", 0, "murmurhash3_x86_128", 1, 0, "gzip", "raw")
+        info["sharding"] = spec.to_dict()
+        # The manifest follows the fragments; the shard's index points at it alone.
+        shards = spec.synthesize_shards({nucleus_id: data + manifest}, data_offset={nucleus_id: len(manifest)})
+        for name, shard in shards.items():
+            files.put(f"mesh/{name}", shard, compress=None)
+    else:
+        files.put(f"mesh/{nucleus_id}", data, compress=None)
+        files.put(f"mesh/{nucleus_id}.index", manifest, compress=None)
+    files.put_json("mesh/info", info)
+    return f"precomputed://{_url(folder)}"
+
+
+def cut_by_plane(mesh: trimesh.Trimesh, normal: Sequence[float], origin_nm: Sequence[float]) -> trimesh.Trimesh:
+    """The part of a mesh on the side of a plane that its normal points to, open where it was cut."""
+    vertices, faces, _ = trimesh.intersections.slice_faces_plane(
+        mesh.vertices, mesh.faces, np.asarray(normal, float), np.asarray(origin_nm, float)
+    )
+    return trimesh.Trimesh(vertices, faces)
 
 
 def ellipsoid(

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SOMATIC = Path(sys.executable).with_name("somatic")
+EXTENT_UM = (36.0, 24.0, 38.0)
+"""Holds three of the phantom's nuclei: two with a cell, and one without a root."""
 TOKEN = "c0ffee0123456789c0ffee0123456789"
 NO_PERMISSION = "feed0123456789feed0123456789feed"
 NO_TERMS = "dead0123456789dead0123456789dead"
@@ -48,48 +50,59 @@ class Running:
     """The command in a process of its own, its stdout and stderr read as they come."""
 
     process: subprocess.Popen[bytes]
-    readers: list[threading.Thread]
-    started: float
-    texts: dict[str, bytearray] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    said: dict[str, bytearray] = field(default_factory=dict)
+    silent: dict[str, float] = field(default_factory=dict)
+    """When there was nothing more to read."""
+    readers: list[threading.Thread] = field(default_factory=list)
+
+    def read(self, name: str, source: int) -> None:
+        """Collect what comes out of a pipe or a terminal."""
+
+        def collect() -> None:
+            # A terminal whose other end is closed answers with an error.
+            with contextlib.suppress(OSError):
+                while some := os.read(source, 65536):
+                    self.said[name] += some
+            self.silent[name] = time.monotonic()
+            os.close(source)
+
+        self.said[name] = bytearray()
+        self.readers.append(threading.Thread(target=collect, daemon=True))
+        self.readers[-1].start()
 
     def ended(self, within_s: float) -> Ran:
         """Wait for its end."""
         try:
-            status = self.process.wait(within_s - (time.monotonic() - self.started))
+            status = self.process.wait(max(0.1, within_s - (time.monotonic() - self.started)))
         finally:
             self.process.kill()
-        seconds = time.monotonic() - self.started
         for reader in self.readers:
             reader.join(10)
-        return Ran(status, *(self.texts[name].decode() for name in ("out", "err")), seconds=seconds)
+        out, err = (self.said[name].decode() for name in ("out", "err"))
+        return Ran(status, out, err, self.silent["out"] - self.started)
 
 
-def start(*arguments: object, folder: Path, terminal: bool = False, **environment: str) -> Running:
-    """Start the command in a folder, with stderr at a terminal of 80 columns if wanted, and go on."""
+def start(
+    *arguments: object,
+    folder: Path,
+    terminal: bool = False,
+    program: Sequence[object] = (SOMATIC,),
+    **environment: str,
+) -> Running:
+    """Start the command in a folder, with stderr at a terminal if wanted, and go on."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     known |= laptop(folder) | {"PREFECT_HOME": str(folder / "prefect-home"), "TERM": "xterm-256color"} | environment
-    master, err = os.openpty() if terminal else os.pipe()
-    out_reader, out = os.pipe()
-    process = subprocess.Popen(
-        [SOMATIC, *map(str, arguments)], cwd=folder, env=known, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-    )
+    err_source, err = os.openpty() if terminal else os.pipe()
+    out_source, out = os.pipe()
+    command = [*map(str, program), *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=folder, env=known, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
     os.close(out)
     os.close(err)
-    running = Running(process, [], time.monotonic())
-    for name, source in (("out", out_reader), ("err", master)):
-        running.texts[name] = bytearray()
-        reader = threading.Thread(target=_read, args=(source, running.texts[name]), daemon=True)
-        reader.start()
-        running.readers.append(reader)
+    running = Running(process)
+    running.read("out", out_source)
+    running.read("err", err_source)
     return running
-
-
-def _read(source: int, into: bytearray) -> None:
-    # A terminal whose other end is closed answers with an error.
-    with contextlib.suppress(OSError):
-        while some := os.read(source, 65536):
-            into += some
-    os.close(source)
 
 
 def changed(path: Path, folder: Path, *changes: tuple[str, str]) -> Path:

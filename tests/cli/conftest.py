@@ -1,8 +1,12 @@
 """A small phantom volume behind a CAVE server, dataset files for it, and the command."""
 
 import contextlib
+import gzip
 import io
 import os
+import shutil
+import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from command_line import NO_PERMISSION, NO_TERMS, TOKEN, Ran, Run, laptop
+from command_line import EXTENT_UM, NO_PERMISSION, NO_TERMS, TOKEN, Ran, Run, Running, changed, laptop, start
 
 from cli.main import main
 from sandbox.cave import CaveServer
@@ -18,8 +22,6 @@ from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
 from sandbox.scene import Scene, write_scene
 from somatic import cave_calls
 
-EXTENT_UM = (36.0, 24.0, 38.0)
-"""Holds three of the phantom's nuclei: two with a cell, and one without a root."""
 RADIUS_UM = 5
 """Small cutouts are fast; what is measured in them is tested elsewhere."""
 
@@ -58,6 +60,16 @@ def cell_id(scene: Scene) -> int:
     return scene.with_role("ordinary")[0].nucleus_id
 
 
+@pytest.fixture(scope="session")
+def no_mesh_toml(scene: Scene, files_toml: Path, cell_id: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose nucleus layer has no mesh of the cell."""
+    folder = tmp_path_factory.mktemp("no-mesh")
+    shutil.copytree(scene.folder / "nuclei", folder / "nuclei")
+    for part in (folder / "nuclei" / "mesh").glob(f"{cell_id}:*"):
+        part.unlink()
+    return changed(files_toml, folder, (scene.nucleus_segmentation_url, f"precomputed://file://{folder}/nuclei"))
+
+
 @pytest.fixture(autouse=True)
 def _laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home, a current folder and a terminal of 80 columns for each test; the token that opens the server."""
@@ -74,7 +86,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def run(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["somatic", *map(str, arguments)])
-        started = time.monotonic()
+        started, on_sigterm = time.monotonic(), signal.getsignal(signal.SIGTERM)
         with (
             mock.patch.dict(os.environ),
             contextlib.redirect_stdout(io.StringIO()) as out,
@@ -85,6 +97,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
                 raise AssertionError("the entry point must end with a status")
             except SystemExit as ended:
                 status = ended.code or 0
+            finally:
+                signal.signal(signal.SIGTERM, on_sigterm)
         assert isinstance(status, int)
         return Ran(status, out.getvalue(), err.getvalue(), time.monotonic() - started)
 
@@ -92,15 +106,89 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def run_flow(run: Run, prefect_api_url: str) -> Run:
+def run_flow(run: Run, prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same, with a Prefect server for the flow."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    def run_flow(*arguments: object) -> Ran:
-        with temporary_settings({PREFECT_API_URL: prefect_api_url}):
-            return run(*arguments)
+    from flows.own_server import send_what_is_left
+
+    home = tmp_path_factory.mktemp("prefect-home")
+
+    def run_flow(*arguments: object, api_url: str = prefect_api_url) -> Ran:
+        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_HOME: home}):
+            try:
+                return run(*arguments)
+            finally:
+                send_what_is_left()
 
     return run_flow
+
+
+@pytest.fixture(scope="session")
+def damaged(scene: Scene, files_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset file, and its segmentation, in which a file that only the first cell's cutout needs does not decode."""
+    folder = tmp_path_factory.mktemp("damaged")
+    segmentation = folder / "seg_v1"
+    shutil.copytree(scene.folder / "seg_v1", segmentation)
+    # Files are 2.56 um deep. These begin at 10.24 um; the cell lies at 16, and its cutout begins at 11.
+    start_vx = scene.voxel_offset[2] + 4 * 32
+    files = list(segmentation.glob(f"*/*_{start_vx}-{start_vx + 32}.gz"))
+    assert files
+    for path in files:
+        path.write_bytes(gzip.compress(b"no segmentation"))
+    return changed(files_toml, folder, (scene.segmentation_url(1), str(segmentation))), segmentation
+
+
+@pytest.fixture(scope="session")
+def waiting(
+    damaged: tuple[Path, Path],
+    cave_toml: Path,
+    cave: CaveServer,
+    prefect_api_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Running]]:
+    """Commands on their way to ports that refuse, swallow or never answer, and to the damaged dataset."""
+    with contextlib.ExitStack() as sockets:
+        refusing, swallowing, silent = (sockets.enter_context(socket.socket()) for _ in range(3))
+        for port in (refusing, swallowing, silent):
+            port.bind(("127.0.0.1", 0))
+        swallowing.listen(0)
+        silent.listen(100)
+        # The queue is full with these, and whoever comes then is not answered at all.
+        for _ in range(4):
+            visitor = sockets.enter_context(socket.socket())
+            visitor.setblocking(False)
+            visitor.connect_ex(swallowing.getsockname())
+        running = {}
+        for name, port, arguments in (
+            ("extract, refused", refusing, ["extract"]),
+            ("plan, no connection", swallowing, ["plan"]),
+            ("cell, no answer", silent, ["cell", 5]),
+        ):
+            folder = tmp_path_factory.mktemp("waiting")
+            host, number = port.getsockname()
+            dataset = changed(cave_toml, folder, (cave.url, f"http://{host}:{number}"))
+            running[name] = start(arguments[0], dataset, *arguments[1:], folder=folder, PREFECT_API_URL=prefect_api_url)
+        dataset = damaged[0]
+        options = ["--to", dataset.parent / "results", "--no-meshes", "--workers", 1]
+        running["extract, damaged"] = start(
+            "extract", dataset, *options, folder=dataset.parent, PREFECT_API_URL=prefect_api_url
+        )
+        yield running
+        for command in running.values():
+            command.process.kill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_waiting(request: pytest.FixtureRequest) -> None:
+    """Start what waits before the first test, if any of the chosen tests looks at it."""
+    if any("waiting" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("waiting")
+
+
+def _with_small_cutouts(path: Path) -> Path:
+    path.write_text(path.read_text().replace("mip = 0\n", f"mip = 0\ncutout_radius_um = {RADIUS_UM}\n"))
+    return path
 
 
 def _with_small_cutouts(path: Path) -> Path:

@@ -1,13 +1,12 @@
 """`somatic cell`."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
-from command_line import Run, changed, start
+from command_line import Run, start
 
 from sandbox.scene import Scene
 from somatic.features import COLUMNS
@@ -26,16 +25,6 @@ _OURS = (
 )
 PUBLISHED, OURS = _PUBLISHED.split(), _OURS.split()
 """Columns as definitions.md names them: the published ones in their order, then the others."""
-
-
-@pytest.fixture(scope="module")
-def no_mesh_toml(scene: Scene, files_toml: Path, cell_id: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset whose nucleus layer has no mesh of the cell."""
-    folder = tmp_path_factory.mktemp("no-mesh")
-    shutil.copytree(scene.folder / "nuclei", folder / "nuclei")
-    for part in (folder / "nuclei" / "mesh").glob(f"{cell_id}:*"):
-        part.unlink()
-    return changed(files_toml, folder, (scene.nucleus_segmentation_url, f"precomputed://file://{folder}/nuclei"))
 
 
 def test_a_cell_as_a_table(run: Run, files_toml: Path, scene: Scene, cell_id: int) -> None:

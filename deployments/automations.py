@@ -1,0 +1,119 @@
+"""The automations: what the server does by itself.
+
+They belong to no deployment, since Prefect deletes a deployment's own automations whenever it is deployed again.
+"""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from deployments.change import Change, changed
+
+Labels = dict[str, str | list[str]]
+
+# Every deployment has this tag, its runs inherit it, and all their events name it.
+_OURS: Labels = {"prefect.resource.id": "prefect.tag.somatic"}
+_FLOW_RUNS: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
+
+SILENCE_S = 540
+"""A run sends a sign of life every 180 s; three that are missing are no accident."""
+
+
+def silent_runs() -> AutomationCore:
+    """Make the automation that marks runs Crashed whose worker and pod both died, so that nobody else can.
+
+    A run that ended, or waits to be started again, is not silent.
+    """
+    return AutomationCore(
+        name="somatic: silent runs have crashed",
+        description=f"No sign of life for {SILENCE_S} s: worker and pod are gone.",
+        tags=["somatic"],
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={
+                f"prefect.flow-run.{name}"
+                for name in (
+                    "heartbeat",
+                    "Completed",
+                    "Failed",
+                    "TimedOut",
+                    "Crashed",
+                    "Cancelled",
+                    "AwaitingRetry",
+                    "Scheduled",
+                    "Paused",
+                    "Suspended",
+                )
+            },
+            match=_FLOW_RUNS,
+            match_related=_OURS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=SILENCE_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None,
+                state=StateType.CRASHED,
+                message=f"No sign of life for {SILENCE_S} s; its worker and its pod are gone.",
+                force=False,
+            )
+        ],
+    )
+
+
+def failed_extractions(block_id: UUID) -> AutomationCore:
+    """Make the automation that tells of extractions that failed or crashed; of a shard only its extraction tells."""
+    return AutomationCore(
+        name="somatic: tell of failed extractions",
+        description="Sends why, and where to look.",
+        tags=["somatic"],
+        trigger=EventTrigger(
+            expect={f"prefect.flow-run.{name}" for name in ("Failed", "TimedOut", "Crashed")},
+            match=_FLOW_RUNS,
+            match_related=[_OURS, {"prefect.resource.role": "flow", "prefect.resource.name": "extract"}],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block_id,
+                subject="{{ flow_run.name }}: {{ flow_run.state.name }}",
+                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+            )
+        ],
+    )
+
+
+def apply_automation(client: SyncPrefectClient, automation: AutomationCore, *, dry_run: bool) -> Change:
+    """Make an automation, or bring the one of this name to it; one that was switched off stays off."""
+    what = f"automation {automation.name!r}"
+    found = client.read_automations_by_name(automation.name)
+    if not found:
+        if not dry_run:
+            client.create_automation(automation)
+        return Change(what, "created")
+    before = found[0]
+    automation = automation.model_copy(update={"enabled": before.enabled})
+    fields = {"description", "tags", "trigger", "actions"}
+    have, want = (_sorted(each.model_dump(mode="json", include=fields)) for each in (before, automation))
+    details = sorted(field for field in fields if have[field] != want[field])
+    if details and not dry_run:
+        client.update_automation(before.id, automation)
+    return changed(what, details)
+
+
+def _sorted(value: Any) -> Any:
+    """The same value with the lists sorted that were sets."""
+    if isinstance(value, dict):
+        return {name: _sorted(item) for name, item in value.items() if name != "id"}
+    if isinstance(value, list):
+        return sorted((_sorted(item) for item in value), key=repr)
+    return value

@@ -1,0 +1,66 @@
+"""The Prefect server of the tests, empty before each of them, and ways to bring the deployments to it."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+os.environ |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}  # before Prefect is imported
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from deployments.apply import apply
+from deployments.change import Change
+
+IMAGE = "registry.example.org/lab/somatic:0.1.0"
+Deploy = Callable[..., list[Change]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prefect(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """This process, and commands that it starts, use the server of the tests."""
+    home = tmp_path_factory.mktemp("prefect-home")
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_api_url, PREFECT_HOME: home}),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PREFECT_API_URL", prefect_api_url)
+        patch.setenv("PREFECT_HOME", str(home))
+        yield
+
+
+@pytest.fixture
+def client() -> Iterator[SyncPrefectClient]:
+    """A client of the server, which has nothing on it."""
+    with get_client(sync_client=True) as client:
+        for pool in client.read_work_pools():
+            client.delete_work_pool(pool.name)
+        for deployment in client.read_deployments():
+            client.delete_deployment(deployment.id)
+        for automation in client.read_automations():
+            client.delete_automation(automation.id)
+        for block in client.read_block_documents():
+            client.delete_block_document(block.id)
+        for variable in client.read_variables():
+            client.delete_variable_by_name(variable.name)
+        yield client
+
+
+@pytest.fixture
+def deploy(client: SyncPrefectClient) -> Deploy:
+    """Bring everything to the server; with nothing said, a cluster whose image and results are known already."""
+
+    def deploy(pool: str = "somatic", pool_type: str = "kubernetes", **said: Any) -> list[Change]:
+        nothing = {"job_variables": {}, "results": None, "shards": None, "webhook": None, "dry_run": False}
+        return list(apply(client, pool=pool, pool_type=pool_type, **(nothing | said)))  # type: ignore[arg-type]
+
+    return deploy
+
+
+@pytest.fixture
+def deployed(deploy: Deploy) -> Deploy:
+    """The same, after a first time."""
+    deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic")
+    return deploy

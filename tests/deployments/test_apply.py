@@ -1,0 +1,200 @@
+"""Bringing everything to a Prefect server, again and again."""
+
+import json
+from typing import Any
+
+import pytest
+from conftest import IMAGE, Deploy
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect_kubernetes.worker import KubernetesWorker
+
+from deployments.change import Change
+from somatic.errors import PermanentError
+
+EVERYTHING = [
+    "work pool somatic",
+    "work queue extractions",
+    "work queue shards",
+    "variable somatic_results",
+    "block s3-bucket/somatic-results",
+    "deployment extract/minnie65",
+    "deployment extract-shard/minnie65",
+    "automation 'somatic: silent runs have crashed'",
+]
+
+
+def did(changes: list[Change]) -> dict[str, str]:
+    """What became of each thing."""
+    return {change.what: change.did for change in changes}
+
+
+def different(changes: list[Change]) -> dict[str, tuple[str, ...]]:
+    """What is not as it was, and in what."""
+    return {change.what: change.details for change in changes if change.did != "left"}
+
+
+def everything_on(client: SyncPrefectClient) -> str:
+    """All that the server says, without when something was looked at."""
+    things = [
+        *client.read_work_pools(),
+        *(client.read_work_queues(work_pool_name=pool.name) for pool in client.read_work_pools()),
+        *client.read_deployments(),
+        *client.read_automations(),
+        *client.read_block_documents(include_secrets=True),
+        *client.read_variables(),
+    ]
+    dumped = [[one.model_dump(mode="json") for one in (each if isinstance(each, list) else [each])] for each in things]
+    return json.dumps(dumped, default=str)
+
+
+def defaults(client: SyncPrefectClient, pool: str = "somatic") -> dict[str, Any]:
+    """Values that the pool gives to all jobs."""
+    properties = client.read_work_pool(pool).base_job_template["variables"]["properties"]
+    return {name: schema["default"] for name, schema in properties.items() if "default" in schema}
+
+
+def test_twice_is_once(deploy: Deploy, client: SyncPrefectClient) -> None:
+    """The first time creates everything, the second finds all of it as it should be and touches nothing."""
+    said = {"job_variables": {"image": IMAGE}, "results": "s3://bucket/somatic"}
+    assert did(deploy(**said)) == dict.fromkeys(EVERYTHING, "created")
+    before = everything_on(client)
+    assert did(deploy(**said)) == dict.fromkeys(EVERYTHING, "left")
+    assert did(deploy()) == dict.fromkeys(EVERYTHING, "left")
+    assert everything_on(client) == before
+
+
+def test_what_is_there(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """The two flows wait in queues of their own, one extraction of a dataset runs at a time, shards are limited."""
+    parent = client.read_deployment_by_name("extract/minnie65")
+    shard = client.read_deployment_by_name("extract-shard/minnie65")
+    assert (parent.work_queue_name, shard.work_queue_name) == ("extractions", "shards")
+    assert parent.parameters["shard_deployment"] == "extract-shard/minnie65"
+    assert parent.parameters["to"] == "s3://bucket/somatic"
+    assert parent.global_concurrency_limit is not None
+    assert parent.global_concurrency_limit.limit == 1
+    assert parent.concurrency_options is not None
+    assert parent.concurrency_options.collision_strategy == "ENQUEUE"
+    assert shard.global_concurrency_limit is None
+    assert all(each.enforce_parameter_schema and "somatic" in each.tags for each in (parent, shard))
+    assert client.read_work_queue_by_name("shards", "somatic").concurrency_limit == 20
+    assert client.read_work_queue_by_name("extractions", "somatic").concurrency_limit is None
+
+
+def test_dry_run(deploy: Deploy, client: SyncPrefectClient) -> None:
+    """A dry run says what would be done, and does none of it."""
+    said = {"job_variables": {"image": IMAGE}, "results": "s3://bucket/somatic", "webhook": "https://example.org/x"}
+    empty = everything_on(client)
+    announced = deploy(**said, dry_run=True)
+    assert everything_on(client) == empty
+    assert deploy(**said) == announced
+
+    said = {"job_variables": {"image": f"{IMAGE}1"}, "results": "s3://bucket/other", "shards": 3}
+    before = everything_on(client)
+    announced = deploy(**said, dry_run=True)
+    assert everything_on(client) == before
+    assert different(announced) == {
+        "work pool somatic": ("image",),
+        "work queue shards": ("at most 3 at once",),
+        "variable somatic_results": ("s3://bucket/other",),
+        "block s3-bucket/somatic-results": ("bucket_folder",),
+        "deployment extract/minnie65": ("parameters",),
+    }
+    assert deploy(**said) == announced
+
+
+def test_what_was_said_stays(deployed: Deploy, client: SyncPrefectClient) -> None:
+    """Image, results, limit and job variables stay until something else is said; without a value they go."""
+    tolerations = [{"key": "spot", "operator": "Exists"}]
+    deployed(
+        job_variables={"tolerations": tolerations, "env": {"AWS_ENDPOINT_URL": "https://s3.example.org"}}, shards=7
+    )
+    assert different(deployed()) == {}
+    assert client.read_work_queue_by_name("shards", "somatic").concurrency_limit == 7
+    kept = defaults(client)
+    assert kept["image"] == IMAGE
+    assert kept["tolerations"] == tolerations
+    assert kept["env"]["AWS_ENDPOINT_URL"] == "https://s3.example.org"
+
+    assert different(deployed(job_variables={"tolerations": None})) == {"work pool somatic": ("tolerations",)}
+    assert "tolerations" not in defaults(client)
+
+
+def test_what_people_did_in_the_ui_stays(deployed: Deploy, client: SyncPrefectClient) -> None:
+    """A schedule, a pause and an automation that was switched off survive, though the parameters change."""
+    deployment = client.read_deployment_by_name("extract/minnie65")
+    client.create_deployment_schedules(deployment.id, [(CronSchedule(cron="0 3 * * 1"), True)])
+    client.pause_deployment(deployment.id)
+    [automation] = client.read_automations()
+    client.pause_automation(automation.id)
+    client.update_work_queue(client.read_work_queue_by_name("shards", "somatic").id, concurrency_limit=5)
+
+    assert different(deployed(results="s3://bucket/elsewhere"))
+    after = client.read_deployment_by_name("extract/minnie65")
+    assert after.parameters["to"] == "s3://bucket/elsewhere"
+    assert after.id == deployment.id
+    assert after.paused
+    assert [schedule.schedule.cron for schedule in after.schedules] == ["0 3 * * 1"]  # type: ignore[union-attr]
+    [same] = client.read_automations()
+    assert (same.id, same.enabled) == (automation.id, False)
+    assert client.read_work_queue_by_name("shards", "somatic").concurrency_limit == 5
+
+
+def test_a_pool_that_a_worker_made(deploy: Deploy, client: SyncPrefectClient) -> None:
+    """A worker that started first made the pool with Prefect's own template: it gets ours, with our values."""
+    template = KubernetesWorker.get_default_base_job_template()
+    client.create_work_pool(WorkPoolCreate(name="somatic", type="kubernetes", base_job_template=template))
+    deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic")
+    now = defaults(client)
+    assert now["namespace"] == "somatic"
+    assert now["env_from"][0] == {"secretRef": {"name": "somatic-cave"}}
+    assert different(deploy()) == {}
+
+
+def test_changed_by_hand(deployed: Deploy, client: SyncPrefectClient) -> None:
+    """What no longer is as the files say is brought back, and named."""
+    pool = client.read_work_pool("somatic")
+    manifest = pool.base_job_template["job_configuration"]["job_manifest"]
+    del manifest["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    client.update_work_pool("somatic", WorkPoolUpdate(base_job_template=pool.base_job_template))
+    [automation] = client.read_automations()
+    client.delete_automation(automation.id)
+    assert different(deployed()) == {
+        "work pool somatic": ("base job template",),
+        EVERYTHING[-1]: (),
+    }
+    assert different(deployed()) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({}, "--image"),
+        ({"job_variables": {"image": IMAGE}}, "--to"),
+        ({"job_variables": {"image": IMAGE}, "results": "/data"}, "gone with the pod"),
+        ({"job_variables": {"image": IMAGE, "nodes": 3}, "results": "s3://bucket"}, "no variable 'nodes'"),
+        ({"job_variables": {"image": IMAGE}, "results": "s3://bucket", "pool": "laptop"}, "of type process"),
+    ],
+)
+def test_what_cannot_be(deploy: Deploy, client: SyncPrefectClient, said: dict[str, Any], says: str) -> None:
+    """What is missing or cannot be is told before anything is changed."""
+    client.create_work_pool(WorkPoolCreate(name="laptop", type="process"))
+    before = everything_on(client)
+    with pytest.raises(PermanentError) as error:
+        deploy(**said)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert everything_on(client) == before
+
+
+def test_from_a_cluster_to_one_machine(deployed: Deploy, client: SyncPrefectClient) -> None:
+    """The same file serves processes of one machine: another pool, the same deployments, results in a folder."""
+    changes = different(deployed(pool="here", pool_type="process", results="/data/somatic"))
+    assert changes["work pool here"] == ("process",)
+    assert set(changes["deployment extract/minnie65"]) == {"parameters", "work_pool_name"}
+    assert client.read_deployment_by_name("extract-shard/minnie65").work_pool_name == "here"
+    assert client.read_work_queue_by_name("shards", "here").concurrency_limit == 1
+    assert "env" not in defaults(client, "here")
+    with pytest.raises(PermanentError, match="--to"):
+        deployed()  # the cluster again, which cannot have the folder

@@ -1,0 +1,301 @@
+"""What fails for now, what fails for good, and what a failure costs."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+from extracting import TOKEN, Results, Spot, command, ended, error_of, run
+from file_server import Fault, FileServer
+
+import flows.extract
+from flows.extract import Watcher, watched_by
+from sandbox.cave import CaveServer
+from somatic.errors import (
+    CaveError,
+    CaveTokenError,
+    CaveUnavailable,
+    IncompleteExtraction,
+    SegmentationUnavailable,
+    StoreError,
+)
+from somatic.progress import Progress
+
+SYNAPSES = "table/synapses_phantom/query"
+
+
+def once_planned(act: Callable[[], Any]) -> Watcher:
+    """Do something when everything is checked and planned, and the first chunk is to begin."""
+    return Watcher(on_estimate=lambda *_: act())
+
+
+def after(cells: int, act: Callable[[], Any]) -> Watcher:
+    """Do something when so many cells are measured."""
+
+    def on_progress(progress: Progress) -> None:
+        if progress.done == cells:
+            act()
+
+    return Watcher(on_progress=on_progress)
+
+
+def queries(cave: CaveServer) -> list[int | None]:
+    """Statuses of the answers to the queries of synapses of chunks, in order."""
+    return [request.status for request in cave.requests if SYNAPSES in request.path]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda cave: cave.fail(SYNAPSES, 500, "429 Too Many Requests: 200 per 1 minute", times=3),
+        lambda cave: cave.fail(SYNAPSES, 503, times=8),
+        lambda cave: cave.hang_up(SYNAPSES, times=3),
+        lambda cave: cave.slow(SYNAPSES, 3.0, times=2),
+    ],
+    ids=["rate limit", "gateway", "hangs up", "slow"],
+)
+def test_cave_is_in_trouble_for_a_while(
+    trouble: Callable[[CaveServer], None],
+    cave_dataset: Path,
+    cave: CaveServer,
+    undisturbed: Results,
+    tmp_path: Path,
+) -> None:
+    """When CAVE cannot answer for the synapses for a while, the run waits, asks again and succeeds."""
+    with watched_by(once_planned(lambda: trouble(cave))):
+        assert run(cave_dataset, tmp_path / "results", version=1).is_completed()
+    results = Results(str(tmp_path / "results"))
+    assert results.features == undisturbed.features
+    assert results.stored == undisturbed.table.index.tolist()
+
+
+def test_a_chunk_that_is_tried_again_measures_only_what_is_missing(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], undisturbed: Results, tmp_path: Path
+) -> None:
+    """A file that comes at the third attempt costs its cell two attempts and the other cells of its chunk none."""
+    bucket.faults[spots[0].file] = Fault(body=b"no segmentation", times=2)
+    assert run(http_dataset, tmp_path / "results", chunk=12).is_completed()
+    results = Results(str(tmp_path / "results"))
+    assert sorted(map(len, results.chunks.values())) == [1, 3, 11]
+    assert [spots[0].nucleus_id] in results.chunks.values()
+    store = results.store
+    [attempts] = store.names("attempts")
+    assert len(store.names(f"attempts/{attempts}")) == 2
+    assert results.features == undisturbed.features
+
+
+def test_a_file_that_cannot_be_read_costs_its_cell_only(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], undisturbed: Results, tmp_path: Path
+) -> None:
+    """All other cells are stored and the run says why it failed; when the file is there, that one cell is measured."""
+    spot = spots[0]
+    bucket.faults[spot.file] = Fault(status=500)
+    results = Results(str(tmp_path / "results"))
+    state = run(http_dataset, results.root)
+    error = error_of(state)
+    assert isinstance(error, IncompleteExtraction)
+    assert str(error).startswith("phantom v1: 1 of 15 nuclei failed for now (reading ")
+    assert "500 Server Error" in str(error)
+    assert spot.nucleus_id not in results.stored
+    assert len(results.stored) == 14
+    row = results.table.loc[spot.nucleus_id]
+    assert row["status"] == "failed"
+    assert "500 Server Error" in row["reason"]
+    assert results.provenance.loc[spot.nucleus_id, ["error_class", "transient"]].tolist() == [
+        "SegmentationUnavailable",
+        True,
+    ]
+    before = results.chunks
+
+    bucket.faults.clear()
+    assert run(http_dataset, results.root).is_completed()
+    new = {name: nuclei for name, nuclei in results.chunks.items() if name not in before}
+    assert list(new.values()) == [[spot.nucleus_id]]
+    assert results.features == undisturbed.features
+
+
+def test_exit_status_when_a_cell_failed_for_now(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], tmp_path: Path
+) -> None:
+    """The command ends with 1 and one line that says why and what to do, and with 0 when nothing is left to do."""
+    bucket.faults[spots[0].file] = Fault(wait=threading.Event())
+    arguments = ["extract", http_dataset, "--to", tmp_path / "results", "--limit", 3, "--cell-timeout", 1]
+    ran = ended(command(*arguments, folder=tmp_path))
+    assert ran.status == 1
+    assert ran.error == (
+        "phantom v1: 1 of 3 nuclei failed for now (took longer than 1 s and was ended); "
+        "run the same command again, which measures only these"
+    )
+    summary, _, table = ran.out.splitlines()
+    assert summary.endswith(": 0 ok, 0 failed, 1 failed for now, 2 skipped")
+    assert table == Results(str(tmp_path / "results")).store.url_of("features.parquet")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        ({"status": 401, "message": "invalid_token"}, CaveTokenError, "does not accept the token"),
+        ({"status": 500, "message": "404 Not Found: version 1 of phantom has expired"}, CaveError, "expired"),
+    ],
+    ids=["token revoked", "version expired"],
+)
+def test_cave_refuses_for_good_in_the_middle(
+    fault: dict[str, Any],
+    error: type[Exception],
+    said: str,
+    cave_dataset: Path,
+    cave: CaveServer,
+    undisturbed: Results,
+    tmp_path: Path,
+) -> None:
+    """The run stops at once with that error; what was stored stays, and the next run goes on."""
+    results = Results(str(tmp_path / "results"))
+    with watched_by(after(3, lambda: cave.fail(SYNAPSES, times=None, **fault))):
+        state = run(cave_dataset, results.root, version=1, workers=1)
+    raised = error_of(state)
+    assert type(raised) is error or isinstance(raised, error)
+    assert said in str(raised)
+    assert TOKEN not in str(raised)
+    assert queries(cave).count(fault["status"]) == 1
+    assert len(results.stored) == 6
+    assert results.table["reason"].str.startswith("not measured yet").sum() == 6
+    cave.clear_faults()
+    assert run(cave_dataset, results.root, version=1).is_completed()
+    assert results.features == undisturbed.features
+
+
+def test_the_store_is_gone_in_the_middle(dataset: Path, s3_endpoint: str) -> None:
+    """A bucket that disappears ends the run with one line that names it."""
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="short-lived")
+
+    def remove() -> None:
+        for stored in client.list_objects_v2(Bucket="short-lived")["Contents"]:
+            client.delete_object(Bucket="short-lived", Key=stored["Key"])
+        client.delete_bucket(Bucket="short-lived")
+
+    with watched_by(after(4, remove)):
+        state = run(dataset, "s3://short-lived/results", workers=1)
+    error = error_of(state)
+    assert isinstance(error, StoreError)
+    assert "there is no bucket s3://short-lived" in str(error)
+
+
+def test_five_chunks_in_a_row_without_a_cell_end_the_run(
+    http_dataset: Path, bucket: FileServer, tmp_path: Path, undisturbed: Results
+) -> None:
+    """When the bucket is down for everything, five chunks are tried and no more; the next run does all."""
+    results = Results(str(tmp_path / "results"))
+    with watched_by(once_planned(lambda: bucket.faults.update({"128_128_80": Fault(body=b"down")}))):
+        state = run(http_dataset, results.root, chunk=1, workers=1)
+    assert isinstance(error_of(state), SegmentationUnavailable | IncompleteExtraction)
+    assert results.table["reason"].str.startswith("not measured yet").sum() == 12 - 5
+    bucket.faults.clear()
+    assert run(http_dataset, results.root).is_completed()
+    assert results.features == undisturbed.features
+
+
+def test_chunks_that_measure_something_never_end_the_run(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], tmp_path: Path
+) -> None:
+    """Six chunks in a row with a cell that fails for now in each: all others are measured all the same."""
+    plan = run(http_dataset, tmp_path / "results", chunk=2, limit=15)
+    assert plan.is_completed()
+    first = Results(str(tmp_path / "results"))
+    pairs = [nuclei for nuclei in first.chunks.values() if len(nuclei) == 2]
+    assert len(pairs) == 6
+    for spot in spots:
+        if spot.nucleus_id in {pair[0] for pair in pairs}:
+            bucket.faults[spot.file] = Fault(body=b"no segmentation")
+    state = run(http_dataset, tmp_path / "again", chunk=2, workers=1)
+    assert isinstance(error_of(state), IncompleteExtraction)
+    assert "6 of 15" in str(error_of(state))
+    assert len(Results(str(tmp_path / "again")).stored) == 9
+
+
+def kill_who_asks(port: int) -> None:
+    """SIGKILL of the process that speaks from a port, as the kernel does for lack of memory."""
+    for process in psutil.Process().children(recursive=True):
+        if any(connection.laddr.port == port for connection in process.net_connections("tcp")):
+            process.kill()
+
+
+def test_a_cell_that_kills_its_process_fails_alone(
+    http_dataset: Path,
+    bucket: FileServer,
+    spots: list[Spot],
+    undisturbed: Results,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its neighbours are measured, it is final at this memory size, and tried again where there is more memory."""
+    spot, results = spots[0], Results(str(tmp_path / "results"))
+    bucket.faults[spot.file] = Fault(call=kill_who_asks)
+    assert run(http_dataset, results.root, chunk=12, workers=1).is_completed()
+    table, expected = results.table, undisturbed.table
+    row = table.loc[spot.nucleus_id]
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("its process was killed, most likely for lack of memory (this process may use ")
+    others = table.index != spot.nucleus_id
+    assert table[others].equals(expected[others])
+    assert row[expected.columns[expected.columns.str.startswith("soma_vol")]].isna().all()
+    provenance = results.provenance.loc[spot.nucleus_id]
+    assert provenance[["error_class", "transient"]].tolist() == ["CellKilled", False]
+    asked = len([path for path in bucket.asked if spot.file in path])
+    assert asked == 2
+
+    assert run(http_dataset, results.root, workers=1).is_completed()
+    assert len([path for path in bucket.asked if spot.file in path]) == asked
+
+    bucket.faults.clear()
+    memory_bytes = flows.extract.machine_memory_bytes()
+    monkeypatch.setattr(flows.extract, "machine_memory_bytes", lambda: 2 * memory_bytes)
+    assert run(http_dataset, results.root, workers=1).is_completed()
+    assert results.features == undisturbed.features
+    assert results.provenance.loc[spot.nucleus_id, "attempt"] == 2
+
+
+def test_fewer_workers_are_more_memory_for_a_cell(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], undisturbed: Results, tmp_path: Path
+) -> None:
+    """A cell that was killed beside others is tried again by a run with one worker, which leaves it all the memory."""
+    spot, results = spots[0], Results(str(tmp_path / "results"))
+    bucket.faults[spot.file] = Fault(call=kill_who_asks)
+    assert run(http_dataset, results.root, chunk=15, workers=2).is_completed()
+    assert results.table.loc[spot.nucleus_id, "status"] == "failed"
+    bucket.faults.clear()
+    assert run(http_dataset, results.root, workers=1).is_completed()
+    assert results.features == undisturbed.features
+
+
+def test_a_cell_that_hangs_fails_alone_and_for_now(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], undisturbed: Results, tmp_path: Path
+) -> None:
+    """It is ended after its time, tried once alone, and left to the next run; its neighbours are measured."""
+    spot, results = spots[0], Results(str(tmp_path / "results"))
+    bucket.faults[spot.file] = Fault(wait=threading.Event())
+    state = run(http_dataset, results.root, chunk=12, cell_timeout_s=1.5)
+    assert isinstance(error_of(state), IncompleteExtraction)
+    row = results.table.loc[spot.nucleus_id]
+    assert (row["status"], row["reason"]) == ("failed", "took longer than 1.5 s and was ended")
+    assert len(results.stored) == 14
+    assert len([path for path in bucket.asked if spot.file in path]) == 2
+    bucket.faults[spot.file].wait.set()
+    bucket.faults.clear()
+    assert run(http_dataset, results.root).is_completed()
+    assert results.features == undisturbed.features
+
+
+def test_cave_down_for_the_whole_run(cave_dataset: Path, cave: CaveServer, tmp_path: Path) -> None:
+    """When synapses cannot be had at all, the rows say why, and nothing counts as done but what is skipped."""
+    results = Results(str(tmp_path / "results"))
+    with watched_by(once_planned(lambda: cave.fail(SYNAPSES, 502, times=None))):
+        state = run(cave_dataset, results.root, version=1, chunk=12, retry_delay_s=0)
+    assert isinstance(error_of(state), IncompleteExtraction | CaveUnavailable)
+    assert len(results.stored) == 3
+    failed = results.table[results.table["status"] == "failed"]
+    assert len(failed) == 12
+    assert failed["reason"].str.contains("502").all()

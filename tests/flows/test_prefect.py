@@ -1,0 +1,251 @@
+"""What Prefect knows of a run: names, states, artifacts, retries; and what it must not keep."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from extracting import Results, Spot, error_of, proofread, run, without_nuclei
+from file_server import Fault, FileServer
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+from prefect.states import AwaitingRetry, State
+
+from flows.extract import Watcher, extract, watched_by
+from flows.own_server import own_server, send_what_is_left
+from sandbox.cave import CaveServer, Datastack
+from sandbox.lab import write_file_dataset
+from sandbox.scene import Scene
+from somatic.errors import TransientError
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[SyncPrefectClient]:
+    """Prefect's API."""
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def run_id(state: State) -> UUID:
+    """Id of the flow run that came to a state."""
+    assert state.state_details.flow_run_id
+    return state.state_details.flow_run_id
+
+
+def eventually(look: Callable[[], list[Any]], number: int) -> list[Any]:
+    """What is found when the server has recorded so many; it does so a little later."""
+    send_what_is_left()
+    deadline = time.monotonic() + 30
+    while len(found := look()) < number and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def task_runs(client: SyncPrefectClient, flow_run_id: UUID, number: int) -> list[TaskRun]:
+    """Task runs of a flow run that have ended."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+
+    def look() -> list[TaskRun]:
+        return [task for task in client.read_task_runs(flow_run_filter=of_run) if task.state and task.state.is_final()]
+
+    return eventually(look, number)
+
+
+def artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, Artifact]:
+    """Artifacts of a flow run by key."""
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    return {artifact.key or "": artifact for artifact in client.read_artifacts(artifact_filter=of_run)}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run as the API shows it."""
+
+    flow_run: FlowRun
+    tasks: list[TaskRun]
+    artifacts: dict[str, Artifact]
+
+
+@pytest.fixture(scope="module")
+def seen(scene: Scene, tmp_path_factory: pytest.TempPathFactory, client: SyncPrefectClient) -> Seen:
+    """An extraction of version 1 of the scene."""
+    folder = tmp_path_factory.mktemp("seen")
+    state = run(without_nuclei(write_file_dataset(scene, 1, folder / "phantom.toml")), folder / "results")
+    found = run_id(state)
+    return Seen(client.read_flow_run(found), task_runs(client, found, 8), artifacts(client, found))
+
+
+def test_names_are_for_people(seen: Seen) -> None:
+    """The run is named by dataset and version, its tasks by what they do, a chunk by its number."""
+    flow_run, tasks = seen.flow_run, seen.tasks
+    assert flow_run.name == "phantom v1"
+    assert sorted(task.name for task in tasks) == [
+        "nuclei of phantom v1",
+        *(f"phantom v1 chunk {number}" for number in range(4)),
+        "plan of phantom v1",
+        "segmentation of phantom v1",
+        "table of phantom v1",
+    ]
+    assert flow_run.state
+    assert flow_run.state.is_completed()
+    assert all(task.state and task.state.is_completed() for task in tasks)
+
+
+def test_progress_and_summary_are_words(seen: Seen) -> None:
+    """The progress bar ends at 100 % and says how many; the summary counts by status and names the place."""
+    shown = seen.artifacts
+    progress = shown["phantom-v1-progress"]
+    assert progress.data == 100.0
+    assert progress.description
+    assert progress.description.startswith("12 of 12 cells (1 failed), ")
+    summary = str(shown["phantom-v1-summary"].data)
+    assert summary.startswith("# phantom v1: 15 nuclei\n")
+    for line in ("| ok | 11 |", "| failed for good | 1 |", "| failed for now (run again) | 0 |", "| skipped | 3 |"):
+        assert f"\n{line}\n" in summary
+    assert "features.parquet` (15 rows)" in summary
+
+
+def test_failures_show_ids_to_the_last_digit(seen: Seen, scene: Scene) -> None:
+    """The table of failures has ids as text, since a browser would round them."""
+    table = json.loads(str(seen.artifacts["phantom-v1-failures"].data))
+    [truth] = scene.with_role("not in segmentation")
+    assert table == {
+        "nucleus_id": [str(truth.nucleus_id)],
+        "soma_id": [str(truth.roots[1])],
+        "reason": [f"root id {truth.roots[1]} has no voxel in the cutout"],
+        "error_class": ["MissingSegment"],
+        "transient": [False],
+    }
+
+
+def test_nothing_of_a_task_is_kept(seen: Seen) -> None:
+    """Neither parameters nor results of tasks are stored anywhere, so that no connection, token or pickle is."""
+    for task in seen.tasks:
+        references = [reference for given in task.task_inputs.values() for reference in given]
+        assert all(reference.input_type == "task_run" for reference in references)
+        assert task.cache_key is None
+        assert task.state
+        assert task.state.data is None or "storage_key" not in str(task.state.data)
+    assert not Path(PREFECT_LOCAL_STORAGE_PATH.value()).exists()
+
+
+def test_the_log_is_short_and_names_things(
+    client: SyncPrefectClient, http_dataset: Path, bucket: FileServer, spots: list[Spot], tmp_path: Path
+) -> None:
+    """A few lines for the run and two for each task; a failure names dataset, chunk, cell and reason."""
+    bucket.faults[spots[0].file] = Fault(body=b"no segmentation", times=1)
+    state = run(http_dataset, tmp_path / "results")
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id(state)]))
+    # Twelve at least: when it begins, and for each of its eight tasks and the three lines of a failure.
+    lines = [log.message for log in eventually(lambda: client.read_logs(of_run, limit=200), 12)]
+    assert len(lines) < 20, lines
+    assert "phantom v1: 12 cells to measure in 4 chunks, 0 done already" in lines
+    [failed] = [line for line in lines if "failed for now" in line]
+    assert "1 of 3 cells of phantom v1 chunk" in failed
+    assert f"nucleus {spots[0].nucleus_id}: reading " in failed
+
+
+def test_a_run_with_cells_that_failed_for_now_has_failed(
+    client: SyncPrefectClient, http_dataset: Path, bucket: FileServer, spots: list[Spot], tmp_path: Path
+) -> None:
+    """In the UI the run is Failed with the reason, and so is the one chunk; the table of the run is there."""
+    bucket.faults[spots[0].file] = Fault(body=b"no segmentation")
+    state = run(http_dataset, tmp_path / "results")
+    flow_run = client.read_flow_run(run_id(state))
+    assert flow_run.state
+    assert flow_run.state.is_failed()
+    assert "1 of 15 nuclei failed for now" in str(flow_run.state.message)
+    tasks = task_runs(client, flow_run.id, 8)
+    failed = [task for task in tasks if task.state and task.state.is_failed()]
+    assert [task.run_count for task in failed] == [4]
+    assert sum(task.state.is_completed() for task in tasks if task.state) == 7
+    table = json.loads(str(artifacts(client, flow_run.id)["phantom-v1-failures"].data))
+    assert dict(zip(table["nucleus_id"], table["transient"], strict=True))[str(spots[0].nucleus_id)] is True
+
+
+def test_a_retry_keeps_version_and_plan(
+    client: SyncPrefectClient,
+    stack: Datastack,
+    cave_dataset: Path,
+    tmp_path: Path,
+) -> None:
+    """ "Retry" in the UI, after a newer version came out, goes on with the version and plan of the first attempt."""
+    newer = proofread(stack.version(2), 3)
+    stack.versions.append(newer)
+    with CaveServer(stack) as cave:
+        stack.versions.remove(newer)
+        path = cave_dataset
+        path.write_text(path.read_text().replace(path.read_text().split('server = "')[1].split('"')[0], cave.url))
+        results = Results(str(tmp_path / "results"), version=2)
+        parameters = {"workers": 1, "chunk": 3, "meshes": False, "retry_delay_s": 0.0, "limit": 8}
+        watcher = Watcher(on_estimate=lambda *_: cave.fail("table/synapses_phantom/query", 502, times=None))
+        with watched_by(watcher):
+            state = run(path, results.root, version="latest", **parameters)
+        assert isinstance(error_of(state), TransientError)
+        first_plan = results.store.names("plans")
+        assert results.provenance["transient"].any()
+
+        stack.versions.append(newer)
+        cave.clear_faults()
+        client.set_flow_run_state(run_id(state), AwaitingRetry(), force=True)
+        flow_run = client.read_flow_run(run_id(state))
+        again = run_flow(extract, flow_run=flow_run, return_type="state")
+        assert again.is_completed(), again
+    flow_run = client.read_flow_run(run_id(state))
+    assert (flow_run.name, flow_run.run_count) == ("phantom v2", 2)
+    assert results.store.names("plans") == first_plan
+    assert results.table["status"].value_counts().get("failed", 0) <= 1
+    assert not results.provenance["transient"].any()
+    assert not (tmp_path / "results/phantom/v3").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"workers": "many"}, "workers"),
+        ({"version": "newest"}, "version"),
+        ({"retry": ["some"]}, "retry"),
+    ],
+    ids=["workers", "version", "retry"],
+)
+def test_parameters_are_checked(parameters: dict[str, Any], said: str, dataset: Path, tmp_path: Path) -> None:
+    """A parameter of the wrong kind stops the run before it begins, and the error names it."""
+    error = error_of(run(dataset, tmp_path / "results", **parameters))
+    assert type(error).__name__ == "ParameterTypeError"
+    assert said in str(error)
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_form_of_a_deployment_explains_the_parameters() -> None:
+    """The schema that the UI makes its form of has a type and a description for every parameter."""
+    schema = extract.parameters
+    assert schema.required == ["dataset"]
+    for name, parameter in schema.properties.items():
+        assert parameter.get("description"), name
+
+
+def test_a_server_of_its_own_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Prefect's database cannot be opened the error is one line that says why, and nothing stays behind."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{tmp_path}/no/such/folder.db")
+    monkeypatch.delenv("PREFECT_API_URL")
+    with temporary_settings({PREFECT_API_URL: None}), own_server() as wait, pytest.raises(TransientError) as raised:
+        wait()
+    assert "Prefect's own server did not start (" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert os.environ.get("PREFECT_API_URL") is None
