@@ -86,7 +86,8 @@ def failed_extractions(block_id: UUID) -> AutomationCore:
             SendNotification(
                 block_document_id=block_id,
                 subject="{{ flow_run.name }}: {{ flow_run.state.name }}",
-                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+                # A server knows the address of its pages only when PREFECT_UI_URL says it.
+                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url or 'flow run %s'|format(flow_run.id) }}",
             )
         ],
     )

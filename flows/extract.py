@@ -22,7 +22,7 @@ from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction, TransientError
 from somatic.estimate import Estimate
 from somatic.extraction import Extraction
-from somatic.isolation import CELL_TIMEOUT_S
+from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
 from somatic.planning import Planned, Selection
@@ -131,6 +131,7 @@ def extract(
     extraction = Extraction.open(described, fixed.get("version", version), to, with_meshes=meshes)
     title = extraction.title
     _rename_run(title)
+    warm_up()
 
     watcher.on_step("asking for the nuclei")
     found = query_nuclei(title, extraction)

@@ -159,7 +159,7 @@ def _measure_soma(
     if not len(mesh.faces):
         raise MissingSegment(f"root id {cell.root_id} has too few voxels in the cutout for a surface")
     with measured.stage("measure"):
-        measures = measure(mesh)
+        measures = measure(mesh, "soma mesh")
     row["soma_volume_um"] = measures.volume_um3
     row["soma_area_um"] = measures.area_um2
     row["soma_area_to_volume_ratio"] = measures.area_to_volume
@@ -180,7 +180,7 @@ def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> Me
         row["nucleus_watertight"] = stored.is_watertight
         mesh, row["nucleus_mesh_repaired"] = closed(stored)
         row["nucleus_watertight"] = True
-        measures = measure(mesh)
+        measures = measure(mesh, "nucleus mesh")
     row["nucleus_is_clipped"] = nuclei.is_clipped(mesh)
     row["nucleus_volume_um"] = measures.volume_um3
     row["nucleus_area_um"] = measures.area_um2

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -78,6 +79,12 @@ def extract_cells_apart(
             yield from measuring
         if measuring.fault:
             yield failed(cell, inputs, measuring.fault)
+
+
+def warm_up() -> None:
+    """Begin with the imports of the processes that will measure cells; they take seconds, and this returns at once."""
+    _fork_server()
+    forkserver.ensure_running()
 
 
 class _Measuring:

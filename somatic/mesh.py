@@ -73,8 +73,14 @@ class Measures:
     centre_nm: np.ndarray
 
 
-def measure(mesh: trimesh.Trimesh) -> Measures:
+def measure(mesh: trimesh.Trimesh, name: str = "mesh") -> Measures:
     """Measure a closed mesh with vertices in nm; for an open one volume and centre mean nothing.
+
+    Parameters
+    ----------
+    mesh : trimesh.Trimesh
+    name : str
+        What it is called in an error.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def measure(mesh: trimesh.Trimesh) -> Measures:
     with np.errstate(divide="ignore", invalid="ignore"):
         volume, area = float(centred.volume), float(centred.area)
     if not abs(volume) > _FLAT * area**1.5:
-        raise DegenerateMesh(f"the mesh is flat: {len(mesh.faces)} faces enclose no volume")
+        raise DegenerateMesh(f"the {name} is flat: {len(mesh.faces)} faces enclose no volume")
     radius = np.cbrt(3 * abs(volume) / (4 * np.pi))
     ratio = area / volume * radius / 3
     return Measures(volume / 1e9, area / 1e6, float(ratio), np.asarray(centred.center_mass) + anchor)

@@ -15,7 +15,7 @@ from volumes import cut_by_plane, ellipsoid, put_nuclei, put_volume
 
 from somatic.cell import Cell, Measured, extract_cell
 from somatic.cutout import Segmentation
-from somatic.errors import MissingNucleusMesh, MissingSegment, SegmentationUnavailable
+from somatic.errors import DegenerateMesh, MissingNucleusMesh, MissingSegment, SegmentationUnavailable
 from somatic.features import (
     BOTH_COLUMNS,
     CENTRE_COLUMNS,
@@ -343,7 +343,7 @@ def test_a_nucleus_that_cannot_be_measured(tmp_path: Path, sphere: tuple[Segment
     assert row["status"] == "failed"
     assert row["reason"]
     assert kind != "missing" or isinstance(measured.error, MissingNucleusMesh)
-    assert kind != "missing" or str(NUCLEUS) in row["reason"]
+    assert (str(NUCLEUS) if kind == "missing" else "nucleus mesh is flat") in row["reason"]
     assert "\n" not in row["reason"]
     assert row["soma_volume_um"] > 100
     flags = {"nucleus_watertight", "nucleus_mesh_repaired"}
@@ -417,6 +417,20 @@ def test_a_few_voxels(tmp_path: Path, size: tuple[int, int, int]) -> None:
         # Erosion leaves less than the slits had made of it.
         assert row["soma_volume_um"] < (size[0] + 2) * (size[1] + 4) * (size[2] + 6) * 64 * 64 * 40 / 1e9
     assert size[0] > 2 or row["status"] == "failed"
+
+
+def test_a_single_voxel_that_is_left(tmp_path: Path) -> None:
+    """Its surface is simplified to a flat one: a failed row without measures, and not a division by zero."""
+    labels = np.ones((40, 40, 40), np.uint64)
+    # Three voxels in x, one from the lower z face of the box: slits, dilation and erosions leave one.
+    labels[20:23, 20, 4] = ROOT
+    segmentation = Segmentation(put_volume(tmp_path, labels, resolution_nm=(64, 64, 40)), 0)
+    cell = cell_at(np.array([20, 20, 20]) * (64, 64, 40), (4, 4, 40))
+    measured = extract_cell(cell, segmentation, None, None, radius_nm=680)
+    assert isinstance(measured.error, DegenerateMesh)
+    assert measured.row["status"] == "failed"
+    assert "soma mesh is flat" in measured.row["reason"]
+    assert measured.row["soma_volume_um"] is None
 
 
 def test_a_segment_that_fills_its_box(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from sandbox.scene import Scene, write_scene
 HOSTILE = {
     "PREFECT_API_URL": "http://127.0.0.1:9/api",
     "PREFECT_PROFILE": "lab",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://lab@127.0.0.1:9/lab",
     "HTTP_PROXY": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",
     "ALL_PROXY": "http://127.0.0.1:9",
     "CAVE_TOKEN": "the token of another server",
 }
-"""A laptop of a lab: a Prefect server and a proxy that are not there now."""
+"""A laptop of a lab: a Prefect server, its database and a proxy that are not there now."""
 
 
 @pytest.fixture(scope="module")

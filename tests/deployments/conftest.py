@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ Deploy = Callable[..., list[Change]]
 
 @pytest.fixture(scope="session", autouse=True)
 def _prefect(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process, and commands that it starts, use the server of the tests."""
+    """Let this process, and commands that it starts, use the server of the tests."""
     home = tmp_path_factory.mktemp("prefect-home")
     with (
         temporary_settings({PREFECT_API_URL: prefect_api_url, PREFECT_HOME: home}),
@@ -31,36 +32,42 @@ def _prefect(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         yield
 
 
+def clean(client: SyncPrefectClient) -> None:
+    """Take everything off the server that a deployment brings there."""
+    for pool in client.read_work_pools():
+        client.delete_work_pool(pool.name)
+    for deployment in client.read_deployments():
+        client.delete_deployment(deployment.id)
+    for automation in client.read_automations():
+        client.delete_automation(automation.id)
+    for block in client.read_block_documents():
+        client.delete_block_document(block.id)
+    for variable in client.read_variables():
+        client.delete_variable_by_name(variable.name)
+
+
+def bring(client: SyncPrefectClient, pool: str = "somatic", pool_type: str = "kubernetes", **said: Any) -> list[Change]:
+    """Bring everything to the server; what is not said is as it was."""
+    nothing = {"job_variables": {}, "results": None, "shards": None, "webhook": None, "dry_run": False}
+    return list(apply(client, pool=pool, pool_type=pool_type, **(nothing | said)))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def client() -> Iterator[SyncPrefectClient]:
     """A client of the server, which has nothing on it."""
     with get_client(sync_client=True) as client:
-        for pool in client.read_work_pools():
-            client.delete_work_pool(pool.name)
-        for deployment in client.read_deployments():
-            client.delete_deployment(deployment.id)
-        for automation in client.read_automations():
-            client.delete_automation(automation.id)
-        for block in client.read_block_documents():
-            client.delete_block_document(block.id)
-        for variable in client.read_variables():
-            client.delete_variable_by_name(variable.name)
+        clean(client)
         yield client
 
 
 @pytest.fixture
 def deploy(client: SyncPrefectClient) -> Deploy:
-    """Bring everything to the server; with nothing said, a cluster whose image and results are known already."""
-
-    def deploy(pool: str = "somatic", pool_type: str = "kubernetes", **said: Any) -> list[Change]:
-        nothing = {"job_variables": {}, "results": None, "shards": None, "webhook": None, "dry_run": False}
-        return list(apply(client, pool=pool, pool_type=pool_type, **(nothing | said)))  # type: ignore[arg-type]
-
-    return deploy
+    """`bring` with the client."""
+    return partial(bring, client)
 
 
 @pytest.fixture
 def deployed(deploy: Deploy) -> Deploy:
-    """The same, after a first time."""
+    """The same, after a first time, so that nothing needs to be said."""
     deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic")
     return deploy

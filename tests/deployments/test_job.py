@@ -4,13 +4,17 @@ import asyncio
 import copy
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import numpy as np
 import pytest
-from conftest import IMAGE, Deploy
+from conftest import IMAGE, bring, clean
+from kubernetes_validate.utils import all_versions
+from packaging.version import Version
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
@@ -19,13 +23,15 @@ from somatic.dataset import load_dataset
 from somatic.memory import worker_memory_bytes
 
 ROOT = Path(__file__).parents[2]
-NEWEST = sorted(
-    {tuple(map(int, version.split("."))) for version in kubernetes_validate.versions()}  # type: ignore[attr-defined]
-)[-3:]
+NEWEST = sorted(set(all_versions()), key=Version)[-3:]
 PARENT, SHARD = "extract/minnie65", "extract-shard/minnie65"
 # Measured: `prefect flow-run execute` 90 MiB, the engine with the flow 300 MiB, the fork server 70 MiB of its own.
 STARTERS_BYTES = 512 * 2**20
-SECRETS = {"CAVE_TOKEN": "5ca1ab1e5ca1ab1e5ca1ab1e", "AWS_SECRET_ACCESS_KEY": "d0d0cafed0d0cafe", "AWS_PROFILE": "lab"}
+SECRETS = {
+    "CAVE_TOKEN": "5ca1ab1e5ca1ab1e5ca1ab1e",
+    "AWS_SECRET_ACCESS_KEY": "d0d0cafed0d0cafe",
+    "AWS_SESSION_TOKEN": "beefbeefbeef",
+}
 
 
 def job_of(client: SyncPrefectClient, name: str, **job_variables: Any) -> dict[str, Any]:
@@ -47,10 +53,27 @@ def job_of(client: SyncPrefectClient, name: str, **job_variables: Any) -> dict[s
     return asyncio.run(resolve())
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A server with everything on it, and the Job of each deployment, as they are at first."""
+
+    client: SyncPrefectClient
+    jobs: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests of this file."""
+    with get_client(sync_client=True) as client:
+        clean(client)
+        bring(client, job_variables={"image": IMAGE}, results="s3://bucket/somatic")
+        yield Cluster(client, {name: job_of(client, name) for name in (PARENT, SHARD)})
+
+
 @pytest.fixture
-def jobs(deployed: Deploy, client: SyncPrefectClient) -> dict[str, dict[str, Any]]:  # noqa: ARG001
-    """The Job of each deployment, as everything is at first."""
-    return {name: job_of(client, name) for name in (PARENT, SHARD)}
+def jobs(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """The Job of each deployment."""
+    return cluster.jobs
 
 
 def at(job: dict[str, Any], path: str) -> Any:
@@ -106,7 +129,7 @@ def strictly(job: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
-@pytest.mark.parametrize("version", [".".join(map(str, version)) for version in NEWEST])
+@pytest.mark.parametrize("version", NEWEST)
 def test_jobs_are_valid(jobs: dict[str, dict[str, Any]], version: str) -> None:
     """The Jobs are what Kubernetes takes, without an unknown field but those that Prefect puts there."""
     for job in jobs.values():
@@ -114,14 +137,13 @@ def test_jobs_are_valid(jobs: dict[str, dict[str, Any]], version: str) -> None:
         kubernetes_validate.validate(strictly(job), version, strict=True)
 
 
-def test_every_variable_lands_where_it_should(deployed: Deploy, client: SyncPrefectClient) -> None:
+def test_every_variable_lands_where_it_should(cluster: Cluster) -> None:
     """Each variable, set for a run, is where Kubernetes looks for it, in its own type; the Job stays valid."""
-    deployed()
-    job = job_of(client, SHARD, **{name: value for name, (value, _) in PLACES.items()})
+    job = job_of(cluster.client, SHARD, **{name: value for name, (value, _) in PLACES.items()})
     for name, (value, path) in PLACES.items():
         assert at(job, path) == value, name
         assert type(at(job, path)) is type(value), name
-    kubernetes_validate.validate(strictly(job), ".".join(map(str, NEWEST[-1])), strict=True)
+    kubernetes_validate.validate(strictly(job), NEWEST[-1], strict=True)
     ours = base_job_template("kubernetes")["variables"]["properties"].keys()
     elsewhere = {"name", "env", "labels", "command", "stream_output", "cluster_config"}
     watching = {"job_watch_timeout_seconds", "pod_watch_timeout_seconds"}
@@ -138,10 +160,10 @@ def test_variables_that_are_not_set_vanish(jobs: dict[str, dict[str, Any]]) -> N
         assert "null" not in text
 
 
-def test_environment(deployed: Deploy, client: SyncPrefectClient) -> None:
+def test_environment(cluster: Cluster) -> None:
     """Jobs read their secrets from Kubernetes, keep their files on the scratch volume, and know where results go."""
-    deployed(job_variables={"env": {"AWS_ENDPOINT_URL": "https://s3.example.org"}})
-    job = job_of(client, PARENT, env={"PREFECT_LOGGING_LEVEL": "DEBUG"})
+    bring(cluster.client, job_variables={"env": {"AWS_ENDPOINT_URL": "https://s3.example.org"}})
+    job = job_of(cluster.client, PARENT, env={"PREFECT_LOGGING_LEVEL": "DEBUG"})
     environment = {entry["name"]: entry["value"] for entry in at(job, f"{CONTAINER}/env")}
     assert environment["HOME"] == "/tmp"
     assert environment["PREFECT_HOME"].startswith("/tmp/")
@@ -157,7 +179,7 @@ def test_environment(deployed: Deploy, client: SyncPrefectClient) -> None:
     assert mounted == {volume["name"]: "/tmp" for volume in at(job, f"{POD}/volumes")}
 
 
-def test_memory_of_a_shard(jobs: dict[str, dict[str, Any]], client: SyncPrefectClient) -> None:
+def test_memory_of_a_shard(cluster: Cluster) -> None:
     """A shard asks for what its workers need by the formula of the plan, and the processes that start them; not double.
 
     minnie65 at mip 3 has voxels of 64 x 64 x 40 nm in files of 256 x 256 x 32.
@@ -165,9 +187,9 @@ def test_memory_of_a_shard(jobs: dict[str, dict[str, Any]], client: SyncPrefectC
     dataset = load_dataset("minnie65")
     assert dataset.mip == 3
     a_worker = worker_memory_bytes(dataset.cutout_radius_um * 1000, np.array([64.0, 64.0, 40.0]), (256, 256, 32))
-    workers = client.read_deployment_by_name(PARENT).parameters["workers"]
+    workers = cluster.client.read_deployment_by_name(PARENT).parameters["workers"]
     needed = workers * a_worker + STARTERS_BYTES
-    resources = at(jobs[SHARD], f"{CONTAINER}/resources")
+    resources = at(cluster.jobs[SHARD], f"{CONTAINER}/resources")
     asked = int(re.fullmatch(r"(\d+)Gi", resources["requests"]["memory"])[1]) * 2**30  # type: ignore[index]
     assert needed <= asked < 1.5 * needed
     assert resources["limits"]["memory"] == resources["requests"]["memory"]
@@ -203,18 +225,19 @@ def test_user_of_the_image(jobs: dict[str, dict[str, Any]]) -> None:
         assert (str(context["runAsUser"]), str(context["runAsGroup"])) == user
 
 
-def test_no_secret_is_handed_over(deployed: Deploy, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_handed_over(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets of whoever deploys, or runs the worker, are in no Job and in nothing on the server."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    deployed(results="s3://bucket/other")
+    client = cluster.client
+    bring(client, results="s3://bucket/other")
     said = json.dumps([job_of(client, name) for name in (PARENT, SHARD)])
-    for things in (
-        client.read_work_pools(),
-        client.read_deployments(),
-        client.read_block_documents(include_secrets=True),
+    for thing in (
+        *client.read_work_pools(),
+        *client.read_deployments(),
+        *client.read_block_documents(include_secrets=True),
     ):
-        said += "".join(thing.model_dump_json() for thing in things)
+        said += thing.model_dump_json()
     assert IMAGE in said
     for name, value in SECRETS.items():
         assert value not in said, name
@@ -233,13 +256,11 @@ def test_template_is_prefects_and_more() -> None:
 
 def missing(theirs: Any, ours: Any, path: str = "") -> list[str]:
     """Where something of theirs is not in ours."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        found = [f"{path}/{name}" for name in theirs if name not in ours]
-        return found + [
-            each for name in theirs.keys() & ours.keys() for each in missing(theirs[name], ours[name], f"{path}/{name}")
-        ]
     if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
-        return [
-            each for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) for each in missing(a, b, f"{path}/{n}")
-        ]
-    return [] if theirs == ours else [path]
+        theirs, ours = dict(enumerate(theirs)), dict(enumerate(ours))
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return [] if theirs == ours else [path]
+    found = [f"{path}/{name}" for name in theirs if name not in ours]
+    for name in theirs.keys() & ours.keys():
+        found += missing(theirs[name], ours[name], f"{path}/{name}")
+    return found

@@ -13,7 +13,6 @@ from deployments.pool import base_job_template, defaults_of
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "deployments" / "kubernetes"
-HELM = ROOT / "deployments" / "helm"
 GIB = 2**30
 
 
@@ -25,6 +24,11 @@ def documents(*names: str) -> list[dict[str, Any]]:
 def resources() -> list[str]:
     """What `kubectl apply -k` applies."""
     return yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())["resources"]
+
+
+def helm(chart: str) -> dict[str, Any]:
+    """Our values for a chart."""
+    return yaml.safe_load((ROOT / "deployments" / "helm" / f"{chart}.yaml").read_text())
 
 
 def memory(quantity: str) -> int:
@@ -68,11 +72,8 @@ def test_the_worker_may_do_no_more_than_it_must() -> None:
 
 
 def test_names_agree() -> None:
-    """Namespace, service accounts and secrets have the same names in the template, the manifests and the Helm values."""
-    template, worker = (
-        defaults_of(base_job_template("kubernetes")),
-        yaml.safe_load((HELM / "prefect-worker.yaml").read_text()),
-    )
+    """Namespace, service accounts and secrets have one name in the template, the manifests and the Helm values."""
+    template, worker = defaults_of(base_job_template("kubernetes")), helm("prefect-worker")
     applied = documents(*resources())
     names = {(document["kind"], document["metadata"]["name"]) for document in applied}
     assert {document["metadata"].get("namespace", "somatic") for document in applied} == {template["namespace"]}
@@ -99,9 +100,7 @@ def test_secrets_are_templates() -> None:
 def test_prefect_has_one_version() -> None:
     """Server and worker have the Prefect that is locked for the jobs."""
     locked = re.search(r"^prefect==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]  # type: ignore[index]
-    server, worker = (
-        yaml.safe_load((HELM / name).read_text()) for name in ("prefect-server.yaml", "prefect-worker.yaml")
-    )
+    server, worker = helm("prefect-server"), helm("prefect-worker")
     assert server["global"]["prefect"]["image"]["prefectTag"].startswith(f"{locked}-")
     assert worker["worker"]["image"]["prefectTag"].startswith(f"{locked}-")
 
@@ -111,7 +110,7 @@ def test_quota_has_room() -> None:
     [quota] = documents("quota.yaml")
     hard = quota["spec"]["hard"]
     parent, shard = (definition["work_pool"]["job_variables"] for definition in read_definitions())
-    worker = yaml.safe_load((HELM / "prefect-worker.yaml").read_text())["worker"]["resources"]
+    worker = helm("prefect-worker")["worker"]["resources"]
     shards = 20
     for kind, of_worker in (("requests", "requests"), ("limits", "limits")):
         name = "memory_request" if kind == "requests" else "memory_limit"

@@ -1,0 +1,237 @@
+"""`somatic deploy` and `prefect deploy` as people run them, and a worker of processes on this machine."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import IMAGE, Deploy
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from volumes import put_volume
+
+from cli.deploy import _check_image
+from cli.main import main
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+Somatic = Callable[..., Ran]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How the command ended."""
+
+    status: int | str | None
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that it said."""
+        assert self.out == ""
+        [line] = self.err.splitlines()
+        return line
+
+
+@pytest.fixture
+def somatic(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Somatic]:
+    """Run `somatic deploy` in this process, which is five seconds faster than in one of its own."""
+    before = dict(os.environ)
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["somatic", "deploy", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Ran(end.value.code, *capsys.readouterr())
+
+    yield run
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--image", "Somatic:1"], ["--image", "'Somatic:1'", "not the name of an image"]),
+        (["--image", "registry.example.org/somatic"], ["--image", "no version", ":TAG"]),
+        (["--image", "http://registry/somatic:1"], ["--image", "not the name of an image"]),
+        (["--namespace", "My_Lab"], ["--namespace", "'My_Lab'"]),
+        (["--type", "docker"], ["--type", "'docker'", "process"]),
+        (["--type", "process", "--image", IMAGE], ["--type", "neither image nor namespace"]),
+        (["--job-variable", "node_selector"], ["--job-variable", "NAME=JSON"]),
+        (["--job-variable", "priority_class_name=low"], ["--job-variable", "quotes"]),
+        (["--shards", "0"], ["--shards"]),
+        (["--notify", "hooks.example.org/a-secret-path"], ["--notify", "no URL"]),
+    ],
+)
+def test_wrong_arguments(somatic: Somatic, arguments: list[str], says: list[str]) -> None:
+    """A wrong option is told in one line that names it; status 2, and nothing begins."""
+    ran = somatic(*arguments)
+    assert ran.status == 2
+    assert "a-secret-path" not in ran.error
+    for part in says:
+        assert part in ran.error
+
+
+@pytest.mark.parametrize("image", ["somatic:1", IMAGE, "localhost:5000/a/b-c/somatic:v0.1_x", f"a/b@sha256:{'0' * 64}"])
+def test_names_of_images(image: str) -> None:
+    """These are names of images."""
+    assert _check_image(image) == image
+
+
+def test_no_server(somatic: Somatic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a server it is told to start one; one that does not answer is told soon, and without its password."""
+    with temporary_settings({PREFECT_API_URL: None}):
+        nowhere = somatic()
+    assert nowhere.status == 1
+    assert "prefect server start" in nowhere.error
+    assert "PREFECT_API_URL" in nowhere.error
+
+    monkeypatch.setattr("cli.deploy._ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with temporary_settings({PREFECT_API_URL: f"http://me:a-password@{host}/api"}):
+            silence = somatic()
+    assert time.monotonic() - started < 10
+    assert silence.status == 1
+    assert f"the Prefect server at {host} does not answer" in silence.error
+    assert "a-password" not in silence.error
+
+
+def test_a_server_that_refuses(somatic: Somatic, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """What the server does not take is told with its own reason."""
+    ran = somatic("--image", IMAGE, "--to", "s3://bucket", "--job-variable", "node_selector=[1]", "--dry-run")
+    assert ran.status == 0  # only the server knows the types
+    ran = somatic("--image", IMAGE, "--to", "s3://bucket", "--job-variable", "node_selector=[1]")
+    assert ran.status == 1
+    assert "refused" in ran.error
+    assert "node_selector" in ran.error
+
+
+def test_what_it_prints(somatic: Somatic, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """It says what became of each thing; a second time, that all was left."""
+    first = somatic("--image", IMAGE, "--to", "s3://bucket/somatic")
+    assert (first.status, first.err) == (0, "")
+    lines = first.out.splitlines()
+    assert "created      work pool somatic (kubernetes)" in lines
+    assert "created      deployment extract/minnie65" in lines
+    assert lines[-1].endswith("prefect deployment run extract/minnie65 --watch")
+    second = somatic().out.splitlines()
+    assert {line.split()[0] for line in second if line}[:-2] == {"left"}
+    announced = somatic("--shards", "3", "--dry-run").out.splitlines()
+    assert "would change work queue shards (at most 3 at once)" in announced
+    assert all(line.startswith("would ") for line in announced)
+
+
+def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: Path) -> None:
+    """`prefect deploy --all` makes the very deployments that somatic makes, and takes no automation away.
+
+    The entries for another dataset in the comment of prefect.yaml work as they stand there.
+    """
+    deployed(webhook="https://hooks.example.org/x")
+    automations = {automation.id for automation in client.read_automations()}
+    assert len(automations) == 2
+    client.delete_deployment(client.read_deployment_by_name("extract/minnie65").id)
+
+    text = (ROOT / "deployments" / "prefect.yaml").read_text()
+    entries = re.findall(r"^# ((?:  - <<|    \w+): .*)$", text, re.MULTILINE)
+    assert len(entries) == 8
+    path = tmp_path / "prefect.yaml"
+    path.write_text("\n".join([text, *entries, ""]))
+    ran = subprocess.run(
+        [BIN / "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", path],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert {automation.id for automation in client.read_automations()} == automations
+    assert {change.what for change in deployed() if change.did != "left"} == set()
+
+    mine = client.read_deployment_by_name("extract/mine")
+    assert mine.parameters["dataset"] == "mine"
+    assert mine.parameters["shard_deployment"] == "extract-shard/mine"
+    assert mine.parameters["chunks_per_shard"] == 20
+    assert client.read_deployment_by_name("extract-shard/mine").work_queue_name == "shards"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two cells, tables in files."""
+    labels = np.zeros((48, 24, 24), np.uint64)
+    grid = np.indices(labels.shape)
+    for root_id, x in ((2**60 + 1, 12), (2**60 + 3, 36)):
+        centre = np.array([x, 12, 12]).reshape(3, 1, 1, 1)
+        labels[((grid - centre) ** 2).sum(0) < 8**2] = root_id
+    segmentation = put_volume(tmp_path / "segmentation", labels, resolution_nm=(256, 256, 256))
+    pd.DataFrame(
+        {
+            "id": [5, 7, 9],
+            "pt_root_id": [2**60 + 1, 2**60 + 3, 0],
+            "pt_position_x": [12, 36, 24],
+            "pt_position_y": 12,
+            "pt_position_z": 12,
+        }
+    ).to_csv(tmp_path / "nuclei.csv", index=False)
+    path = tmp_path / "two.toml"
+    path.write_text(
+        f'name = "two"\nmip = 0\ncutout_radius_um = 2.5\nsegmentation = "{segmentation}"\n'
+        f'[files]\nnuclei = "nuclei.csv"\nresolution_nm = [256, 256, 256]\n'
+    )
+    return path
+
+
+@contextmanager
+def worker(pool: str, log: Path) -> Iterator[None]:
+    """A worker in another shell."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [BIN / "prefect", "worker", "start", "--pool", pool, "--type", "process"], stdout=out, stderr=out
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def test_processes_of_one_machine(
+    somatic: Somatic, client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deployed for processes, a worker in a second shell runs the extraction; every nucleus is in the table."""
+    monkeypatch.chdir(tmp_path)
+    assert somatic("--pool", "here", "--type", "process", "--to", "results").status == 0
+    options = {"dataset": str(dataset), "version": 0, "workers": 1, "meshes": False, "shard_deployment": None}
+    deployment = client.read_deployment_by_name("extract/minnie65")
+    run = client.create_flow_run_from_deployment(deployment.id, parameters=options)
+    with worker("here", tmp_path / "log"):
+        deadline = time.monotonic() + 120
+        while (state := client.read_flow_run(run.id).state) is None or not state.is_final():
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.3)
+    assert state.is_completed(), (tmp_path / "log").read_text()
+    [path] = tmp_path.glob("results/two/v0/*/features.parquet")
+    table = pd.read_parquet(path).set_index("nucleus_id")
+    assert table.status.to_dict() == {5: "ok", 7: "ok", 9: "skipped"}
+
+    # The engine's signs of life are such as the automation looks for.
+    wanted = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+    events = client.request("POST", "/events/filter", json=wanted).json()["events"]
+    [sign] = [event for event in events if event["resource"]["prefect.resource.id"] == f"prefect.flow-run.{run.id}"]
+    assert "prefect.tag.somatic" in {related["prefect.resource.id"] for related in sign["related"]}

@@ -1,0 +1,161 @@
+"""What the blocks and the automations do, on a real server, with a real webhook and a real bucket."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import boto3
+import pytest
+from conftest import Deploy
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.events.schemas.events import Event, RelatedResource, Resource
+from prefect.filesystems import RemoteFileSystem
+from prefect.states import AwaitingRetry, Crashed, Failed, Running
+from prefect_aws import S3Bucket
+
+from deployments.automations import SILENCE_S
+from deployments.blocks import results_block
+
+
+class Channel:
+    """A webhook on this machine, and what it was told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.news = threading.Event()
+        channel = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                channel.texts.append(body["text"])
+                channel.news.set()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/services/a-secret-path"
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    """A webhook."""
+    channel = Channel()
+    thread = threading.Thread(target=channel.server.serve_forever)
+    thread.start()
+    yield channel
+    channel.server.shutdown()
+    channel.server.server_close()
+    thread.join()
+
+
+def start(client: SyncPrefectClient, name: str) -> FlowRun:
+    """A run of a deployment that says it is running, though nothing runs."""
+    deployment = client.read_deployment_by_name(name)
+    parameters = {"version": 1, "plan": "0", "start": 0, "stop": 20, "run": "0"} if "shard" in name else {}
+    run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters, name=f"run {uuid.uuid4()}")
+    client.set_flow_run_state(run.id, Running(), force=True)
+    return run
+
+
+def wait_until(seen: Callable[[], bool], within_s: float = 40) -> None:
+    """Wait for what the server does when it gets to it."""
+    pause = threading.Event()
+    deadline = datetime.now(UTC) + timedelta(seconds=within_s)
+    while not seen():
+        assert datetime.now(UTC) < deadline, "it did not happen"
+        pause.wait(0.2)
+
+
+def test_failed_extractions_are_told(deployed: Deploy, client: SyncPrefectClient, channel: Channel) -> None:
+    """The webhook hears why an extraction failed, and does not hear of a shard; its URL is kept as a secret."""
+    deployed(webhook=channel.url)
+    shard, parent = start(client, "extract-shard/minnie65"), start(client, "extract/minnie65")
+    client.set_flow_run_state(shard.id, Failed(message="a shard"), force=True)
+    client.set_flow_run_state(parent.id, Failed(message='CAVE said "no" to {{all}}'), force=True)
+    wait_until(lambda: bool(channel.texts))
+    [text] = channel.texts
+    assert parent.name in text
+    assert "Failed" in text
+    assert 'CAVE said "no" to {{all}}' in text
+    assert str(parent.id) in text
+
+    assert "a-secret-path" not in str(client.read_block_documents(include_secrets=False))
+    # Said once, it is kept; another run tells the same channel.
+    deployed()
+    another = start(client, "extract/minnie65")
+    client.set_flow_run_state(another.id, Crashed(message="killed"), force=True)
+    wait_until(lambda: len(channel.texts) == 2)
+    assert another.name in channel.texts[1]
+
+
+def test_silent_runs_have_crashed(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """A run that gave no sign of life for too long is marked Crashed, unless it waits to be started again."""
+    silent, waiting, fresh = (start(client, "extract-shard/minnie65") for _ in range(3))
+    # Their time is up in a few seconds.
+    long_ago = datetime.now(UTC) - timedelta(seconds=SILENCE_S - 6)
+    signs = [sign_of_life(silent, long_ago), sign_of_life(waiting, long_ago), sign_of_life(fresh, datetime.now(UTC))]
+    client.request("POST", "/events", json=signs)
+    client.set_flow_run_state(waiting.id, AwaitingRetry(), force=True)
+    assert state(client, silent) == "Running"
+
+    wait_until(lambda: state(client, silent) == "Crashed")
+    assert "No sign of life" in (client.read_flow_run(silent.id).state.message or "")  # type: ignore[union-attr]
+    assert state(client, waiting) == "AwaitingRetry"
+    assert state(client, fresh) == "Running"
+
+
+def state(client: SyncPrefectClient, run: FlowRun) -> str:
+    """The state of a run by its name."""
+    return client.read_flow_run(run.id).state_name or ""
+
+
+def sign_of_life(run: FlowRun, occurred: datetime) -> dict[str, Any]:
+    """A heartbeat as the engine sends it."""
+    related = [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in run.tags]
+    return Event(
+        occurred=occurred,
+        event="prefect.flow-run.heartbeat",
+        resource=Resource({"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name}),
+        related=[RelatedResource(each) for each in related],
+    ).model_dump(mode="json")
+
+
+def test_results_on_s3(deploy: Deploy, s3_url: str, s3_endpoint: str) -> None:
+    """Prefect's results lie below ours, written with the environment's key and address: the block has neither."""
+    deploy(job_variables={"image": "somatic:1"}, results=f"{s3_url}/lab/somatic/")
+    block: Any = S3Bucket.load("somatic-results")
+    block.write_path("a-result", content=b"42")
+    bucket = s3_url.removeprefix("s3://")
+    found = boto3.client("s3", endpoint_url=s3_endpoint).get_object(Bucket=bucket, Key="lab/somatic/.prefect/a-result")
+    assert found["Body"].read() == b"42"
+    assert block.read_path("a-result") == b"42"
+    held = block.credentials.model_dump(exclude_none=True)
+    assert not {name for name in held if name.startswith("aws_") and name != "aws_client_parameters"}
+    assert held["aws_client_parameters"].get("endpoint_url") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "place"),
+    [
+        ("s3://bucket", S3Bucket, ".prefect"),
+        ("s3://bucket/a/b/", S3Bucket, "a/b/.prefect"),
+        ("gs://bucket/a", RemoteFileSystem, "gs://bucket/a/.prefect"),
+        ("/data/somatic", None, None),
+        ("file:///data/somatic", None, None),
+    ],
+)
+def test_block_for_results(url: str, kind: type | None, place: str | None) -> None:
+    """S3 has its own block, other stores that of fsspec; in a folder Prefect needs none."""
+    block: Any = results_block(url)
+    assert (type(block) if block else None) is kind
+    if block:
+        assert (block.bucket_folder if kind is S3Bucket else block.basepath) == place
