@@ -71,7 +71,7 @@ def test_what_is_there(deployed: Deploy, client: SyncPrefectClient) -> None:  # 
     shard = client.read_deployment_by_name("extract-shard/minnie65")
     assert (parent.work_queue_name, shard.work_queue_name) == ("extractions", "shards")
     assert parent.parameters["shard_deployment"] == "extract-shard/minnie65"
-    assert parent.parameters["to"] == "s3://bucket/somatic"
+    assert parent.parameters["to"] == "file:///results"
     assert parent.global_concurrency_limit is not None
     assert parent.global_concurrency_limit.limit == 1
     assert parent.concurrency_options is not None
@@ -130,9 +130,9 @@ def test_what_people_did_in_the_ui_stays(deployed: Deploy, client: SyncPrefectCl
     client.pause_automation(automation.id)
     client.update_work_queue(client.read_work_queue_by_name("shards", "somatic").id, concurrency_limit=5)
 
-    assert different(deployed(results="s3://bucket/elsewhere"))
+    assert different(deployed(results="file:///elsewhere"))
     after = client.read_deployment_by_name("extract/minnie65")
-    assert after.parameters["to"] == "s3://bucket/elsewhere"
+    assert after.parameters["to"] == "file:///elsewhere"
     assert after.id == deployment.id
     assert after.paused
     assert [schedule.schedule.cron for schedule in after.schedules] == ["0 3 * * 1"]  # type: ignore[union-attr]
@@ -145,7 +145,7 @@ def test_a_pool_that_a_worker_made(deploy: Deploy, client: SyncPrefectClient) ->
     """A worker that started first made the pool with Prefect's own template: it gets ours, with our values."""
     template = KubernetesWorker.get_default_base_job_template()
     client.create_work_pool(WorkPoolCreate(name="somatic", type="kubernetes", base_job_template=template))
-    deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic")
+    deploy(job_variables={"image": IMAGE}, results="file:///results")
     now = defaults(client)
     assert now["namespace"] == "somatic"
     assert now["env_from"][0] == {"secretRef": {"name": "somatic-cave"}}

@@ -1,5 +1,6 @@
 """A container of a built image, started as an engine starts one but for the network, which is this machine's."""
 
+import contextlib
 import json
 import subprocess
 import time
@@ -41,7 +42,7 @@ class Container:
         known = self.config["Env"] + [f"{name}={value}" for name, value in environment.items()]
         folder = f"--chdir={self.config['WorkingDir']}"
         return subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh", self.root]
+            ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _ENTER, "sh", self.root]
             + [user or self.config["User"], folder, *known, *inside],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -55,9 +56,18 @@ class Container:
         try:
             said, _ = process.communicate(timeout=within_s)
         finally:
-            process.kill()
+            end(process)
         assert process.returncode == 0, said
         return said
+
+
+def end(started: subprocess.Popen[str]) -> None:
+    """End a container that may have ended; with its process 1 all others of the namespace end."""
+    if started.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for first in psutil.Process(started.pid).children():
+                first.kill()
+        started.communicate()
 
 
 def first_process(started: subprocess.Popen[str]) -> psutil.Process:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
-from container import Container, first_process
+from container import Container, end, first_process
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -106,7 +106,7 @@ def test_worker(container: Container, prefect_api_url: str) -> None:
         first_process(worker).send_signal(signal.SIGTERM)
         said, _ = worker.communicate(timeout=30)
     finally:
-        worker.kill()
+        end(worker)
     assert "Completed" in said, said
     (table,) = (container.root / "work/by-worker").glob("phantom-files/v1/*/features.parquet")
     assert pd.read_parquet(table)["status"].value_counts().to_dict() == {"ok": 10, "failed": 2, "skipped": 3}
@@ -121,12 +121,15 @@ def test_kubernetes_worker_is_there(container: Container) -> None:
 def test_stops_at_once(container: Container) -> None:
     """SIGTERM reaches a command that does not handle it, though process 1 would not hear it."""
     running = container.start("python", "-c", "import time; print('up', flush=True); time.sleep(60)")
-    assert running.stdout
-    assert running.stdout.readline() == "up\n"
-    told = time.monotonic()
-    first_process(running).send_signal(signal.SIGTERM)
-    running.wait(20)
-    assert time.monotonic() - told < 5
+    try:
+        assert running.stdout
+        assert running.stdout.readline() == "up\n"
+        told = time.monotonic()
+        first_process(running).send_signal(signal.SIGTERM)
+        running.wait(20)
+        assert time.monotonic() - told < 5
+    finally:
+        end(running)
 
 
 def test_no_secret_and_no_key(container: Container) -> None:
