@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from cli.prefect_settings import prepare_prefect, reach_loopback
+from cli.prefect_settings import prepare_prefect
 
 if TYPE_CHECKING:
     import httpx
@@ -70,7 +70,7 @@ def deploy(
         list[str] | None,
         typer.Option(
             metavar="NAME=JSON",
-            help="Set a variable of all jobs, such as node_selector or tolerations; without a value, take it away.",
+            help="Set a variable of all jobs, such as node_selector or tolerations; without a value, as at first.",
             show_default="as before",
         ),
     ] = None,
@@ -136,7 +136,6 @@ def _server() -> "Iterator[SyncPrefectClient]":
 
     from somatic.errors import PermanentError, TransientError
 
-    reach_loopback()
     url = PREFECT_API_URL.value()
     if not url:
         raise PermanentError(
@@ -162,7 +161,7 @@ def _server() -> "Iterator[SyncPrefectClient]":
                 f"the Prefect server at {host} does not answer ({reason}); start it, or correct PREFECT_API_URL"
             ) from error
         except PrefectException as error:
-            raise PermanentError(f"the Prefect server at {host}: {error}") from error
+            raise PermanentError(f"Prefect: {error}") from error
 
 
 def _detail(response: "httpx.Response") -> str:

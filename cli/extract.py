@@ -101,11 +101,13 @@ def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) ->
     SomaticError
         What is wrong with the input, or that cells failed for now; the summary has been shown then.
     """
+    import httpx
     from rich.console import Console
 
     from cli.reading import read_dataset
     from cli.showing import show_summary, shown_progress
     from flows.own_server import own_server
+    from somatic.errors import TransientError
     from somatic.nucleus_ids import read_nucleus_ids
 
     # What takes no server is said before one is started for it.
@@ -136,6 +138,11 @@ def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) ->
     except KeyboardInterrupt:
         typer.echo("somatic: stopped; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(exit_status) from None
+    except httpx.HTTPError as error:
+        raise TransientError(
+            f"Prefect's server stopped answering ({error}); what was measured is kept, "
+            "and the same command goes on from there"
+        ) from error
     finally:
         for summary in summaries:
             show_summary(Console(), summary)

@@ -45,7 +45,7 @@ def apply(
     pool, pool_type : str
         The work pool.
     job_variables : dict
-        What variables of all jobs are set to; a value of None takes one away.
+        What variables of all jobs are set to; None brings back what the template says.
     results : str, optional
         Where results go.
     shards : int, optional

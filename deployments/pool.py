@@ -73,7 +73,7 @@ def apply_pool(
     existing : dict or None
         Its base job template (`read_pool`).
     values : dict
-        What job variables are set to from now on; None takes a value away.
+        What job variables are set to from now on; None brings back what our template says.
     dry_run : bool
         Change nothing.
 
@@ -89,9 +89,10 @@ def apply_pool(
             f"a job of type {pool_type} has no variable {unknown[0]!r}; it has {', '.join(properties)}"
         )
     if existing and (pool_type == "process" or _OURS in existing["variables"]["properties"]):
-        values = {name: value for name, value in defaults_of(existing).items() if name in properties} | values
+        values = {
+            variable: value for variable, value in defaults_of(existing).items() if variable in properties
+        } | values
     for variable, value in values.items():
-        properties[variable].pop("default", None)
         if value is not None:
             properties[variable]["default"] = value
 

@@ -81,7 +81,8 @@ def _run_name() -> str:
     return f"{Path(parameters['dataset']).stem} {parameters.get('version') or 'default version'}"
 
 
-@flow(name="extract", flow_run_name=_run_name, persist_result=False)
+# Prefect stores what a flow failed with, whatever persist_result says; as JSON, since its default is a pickle.
+@flow(name="extract", flow_run_name=_run_name, persist_result=False, result_serializer="json")
 def extract(
     dataset: str,
     version: int | Literal["latest"] | None = None,

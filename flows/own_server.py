@@ -47,7 +47,8 @@ def own_server() -> Iterator[Callable[[], None]]:
             try:
                 yield wait
             finally:
-                send_what_is_left()
+                if process.poll() is None:
+                    send_what_is_left()
 
 
 @contextmanager

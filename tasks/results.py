@@ -92,21 +92,25 @@ class ProgressArtifact:
         self._progress = progress
         self._every_s = every_s
         self._updated = time.monotonic()
+        self._server_answers = True
         self._id: Any = create_progress_artifact(
             100 * progress.fraction, key=_key(title, "progress"), description=progress.words()
         )
 
     def update(self, *, at_end: bool = False) -> None:
         """Show how far the run is now."""
-        if at_end or time.monotonic() - self._updated >= self._every_s:
+        if self._server_answers and (at_end or time.monotonic() - self._updated >= self._every_s):
             self._updated = time.monotonic()
+            # Prefect has tried for minutes when it gives up, and meanwhile no chunk begins: not again.
+            self._server_answers = False
             with _if_the_server_answers():
                 update_progress_artifact(self._id, 100 * self._progress.fraction, description=self._progress.words())
+                self._server_answers = True
 
 
 @contextmanager
 def _if_the_server_answers() -> Iterator[None]:
-    """Nothing that is only shown may cost a run that takes days."""
+    """What is only shown must not end a run that takes days."""
     try:
         yield
     except httpx.HTTPError as error:

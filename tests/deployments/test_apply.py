@@ -105,7 +105,7 @@ def test_dry_run(deploy: Deploy, client: SyncPrefectClient) -> None:
 
 
 def test_what_was_said_stays(deployed: Deploy, client: SyncPrefectClient) -> None:
-    """Image, results, limit and job variables stay until something else is said; without a value they go."""
+    """What was set stays until something else is said; a variable without a value is as it was at first."""
     tolerations = [{"key": "spot", "operator": "Exists"}]
     deployed(
         job_variables={"tolerations": tolerations, "env": {"AWS_ENDPOINT_URL": "https://s3.example.org"}}, shards=7
@@ -117,8 +117,13 @@ def test_what_was_said_stays(deployed: Deploy, client: SyncPrefectClient) -> Non
     assert kept["tolerations"] == tolerations
     assert kept["env"]["AWS_ENDPOINT_URL"] == "https://s3.example.org"
 
-    assert different(deployed(job_variables={"tolerations": None})) == {"work pool somatic": ("tolerations",)}
+    deployed(job_variables={"finished_job_ttl": 60})
+    assert defaults(client)["finished_job_ttl"] == 60
+    as_at_first = deployed(job_variables={"tolerations": None, "finished_job_ttl": None})
+    assert set(different(as_at_first)["work pool somatic"]) == {"tolerations", "finished_job_ttl"}
     assert "tolerations" not in defaults(client)
+    assert defaults(client)["finished_job_ttl"] == 3600
+    assert different(deployed()) == {}
 
 
 def test_what_people_did_in_the_ui_stays(deployed: Deploy, client: SyncPrefectClient) -> None:

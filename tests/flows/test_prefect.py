@@ -2,11 +2,16 @@
 
 import json
 import os
+import select
+import socket
+import socketserver
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -23,15 +28,22 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_LOCAL_STORAGE_PATH,
+    temporary_settings,
+)
 from prefect.states import AwaitingRetry, State
 
+import flows.extract
 from flows.extract import Watcher, extract, watched_by
 from flows.own_server import own_server, send_what_is_left
 from sandbox.cave import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset, write_file_dataset
 from sandbox.scene import Scene
 from somatic.errors import TransientError
+from somatic.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +153,20 @@ def test_nothing_of_a_task_is_kept(seen: Seen) -> None:
         assert task.cache_key is None
         assert task.state
         assert task.state.data is None or "storage_key" not in str(task.state.data)
-    assert not Path(PREFECT_LOCAL_STORAGE_PATH.value()).exists()
+
+
+def test_no_pickle_is_written(dataset: Path, tmp_path: Path) -> None:
+    """What Prefect stores of a run that failed, the error, is JSON; of others it stores nothing."""
+    stored = Path(PREFECT_LOCAL_STORAGE_PATH.value())
+    before = set(stored.glob("*"))
+    assert run(dataset, tmp_path / "results", limit=4).is_completed()
+    assert set(stored.glob("*")) == before
+    error = error_of(run(dataset, tmp_path / "results", retry=[1]))
+    [written] = set(stored.glob("*")) - before
+    assert json.loads(written.read_bytes()) == {
+        "__exc_type__": "somatic.errors.PermanentError",
+        "message": str(error),
+    }
 
 
 def test_the_log_is_short_and_names_things(
@@ -149,14 +174,14 @@ def test_the_log_is_short_and_names_things(
 ) -> None:
     """A few lines for the run and two for each task; a failure names dataset, chunk, cell and reason."""
     bucket.faults[spots[0].file] = Fault(body=b"no segmentation", times=1)
-    state = run(http_dataset, tmp_path / "results")
+    state = run(http_dataset, tmp_path / "results", limit=6, chunk=2)
     of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id(state)]))
-    # Twelve at least: when it begins, and for each of its eight tasks and the three lines of a failure.
-    lines = [log.message for log in eventually(lambda: client.read_logs(of_run, limit=200), 12)]
+    # At least: when it begins, one for each of six tasks, and three for the failure.
+    lines = [log.message for log in eventually(lambda: client.read_logs(of_run, limit=200), 10)]
     assert len(lines) < 20, lines
-    assert "phantom v1: 12 cells to measure in 4 chunks, 0 done already" in lines
+    assert "phantom v1: 4 cells to measure in 2 chunks, 0 done already" in lines
     [failed] = [line for line in lines if "failed for now" in line]
-    assert "1 of 3 cells of phantom v1 chunk" in failed
+    assert "1 of 2 cells of phantom v1 chunk" in failed
     assert f"nucleus {spots[0].nucleus_id}: reading " in failed
 
 
@@ -165,15 +190,15 @@ def test_a_run_with_cells_that_failed_for_now_has_failed(
 ) -> None:
     """In the UI the run is Failed with the reason, and so is the one chunk; the table of the run is there."""
     bucket.faults[spots[0].file] = Fault(body=b"no segmentation")
-    state = run(http_dataset, tmp_path / "results")
+    state = run(http_dataset, tmp_path / "results", limit=6, chunk=2)
     flow_run = client.read_flow_run(run_id(state))
     assert flow_run.state
     assert flow_run.state.is_failed()
-    assert "1 of 15 nuclei failed for now" in str(flow_run.state.message)
-    tasks = task_runs(client, flow_run.id, 8)
+    assert "1 of 6 nuclei failed for now" in str(flow_run.state.message)
+    tasks = task_runs(client, flow_run.id, 6)
     failed = [task for task in tasks if task.state and task.state.is_failed()]
     assert [task.run_count for task in failed] == [4]
-    assert sum(task.state.is_completed() for task in tasks if task.state) == 7
+    assert sum(task.state.is_completed() for task in tasks if task.state) == 5
     table = json.loads(str(artifacts(client, flow_run.id)["phantom-v1-failures"].data))
     assert dict(zip(table["nucleus_id"], table["transient"], strict=True))[str(spots[0].nucleus_id)] is True
 
@@ -230,6 +255,63 @@ def test_the_form_of_a_deployment_explains_the_parameters() -> None:
     assert schema.required == ["dataset"]
     for name, parameter in schema.properties.items():
         assert parameter.get("description"), name
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Stands between a client and Prefect's server, and lets nothing through while it is cut."""
+
+    daemon_threads = True
+
+    def __init__(self, api_url: str) -> None:
+        parts = urlsplit(api_url)
+        self.server = (parts.hostname, parts.port)
+        self.cut = False
+        self.refused = 0
+        super().__init__(("127.0.0.1", 0), Relayed)
+        self.api_url = f"http://127.0.0.1:{self.server_address[1]}{parts.path}"
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+
+class Relayed(socketserver.BaseRequestHandler):
+    """One connection."""
+
+    def handle(self) -> None:
+        """Copy both ways until one side ends or the relay is cut."""
+        assert isinstance(self.server, Relay)
+        with socket.create_connection(self.server.server) as server:
+            ends = {self.request: server, server: self.request}
+            while True:
+                for ready in select.select(list(ends), [], [])[0]:
+                    data = ready.recv(65536)
+                    if self.server.cut:
+                        self.server.refused += 1
+                        return
+                    if not data:
+                        return
+                    ends[ready].sendall(data)
+
+
+def test_a_server_that_does_not_answer_for_a_while(
+    dataset: Path, undisturbed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While cells are measured nobody need listen: the run goes on, and says at its end how it came out."""
+    monkeypatch.setattr(flows.extract, "_UPDATE_EVERY_S", 0.0)
+    with Relay(PREFECT_API_URL.value()) as relay:
+
+        def on_progress(progress: Progress) -> None:
+            relay.cut = relay.cut or progress.done == 3
+
+        def on_step(step: str) -> None:
+            relay.cut = relay.cut and step != "collecting the table"
+
+        through_relay = {PREFECT_API_URL: relay.api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
+        watcher = Watcher(on_progress=on_progress, on_step=on_step)
+        with temporary_settings(through_relay), watched_by(watcher):
+            state = run(dataset, tmp_path / "results")
+        relay.shutdown()
+    assert relay.refused
+    assert state.is_completed(), state
+    assert Results(str(tmp_path / "results")).features == undisturbed.features
 
 
 def test_a_server_of_its_own_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
