@@ -21,7 +21,7 @@ from cli.options import (
 from cli.prefect_settings import check_server, prepare_prefect
 
 if TYPE_CHECKING:
-    from flows.extract import Summary
+    from flows.watching import Summary
 
 EXAMPLES = (
     "somatic extract minnie65 --version 1300 --sample 100",
@@ -130,7 +130,8 @@ def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) ->
             check_server()
             with own_server() as wait:
                 # These imports take as long as the server's start, beside which they run.
-                from flows.extract import Watcher, extract, watched_by
+                from flows.extract import extract
+                from flows.watching import Watcher, watched_by
 
                 wait()
                 with watched_by(Watcher(**callbacks, on_summary=summaries.append)):

@@ -12,7 +12,7 @@ from somatic.progress import Progress as Counted
 from somatic.progress import duration
 
 if TYPE_CHECKING:
-    from flows.extract import Summary
+    from flows.watching import Summary
     from somatic.estimate import Estimate
     from somatic.extraction import Extraction
 
@@ -49,7 +49,7 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
     Yields
     ------
     dict of str to callable
-        For a `flows.extract.Watcher`, which is not made here since importing it takes seconds.
+        For a `flows.watching.Watcher`, which is not made here since importing it takes seconds.
     """
     bar_width = 30 if console.width >= 100 else 12
     columns = (SpinnerColumn(), BarColumn(bar_width=bar_width), TextColumn("{task.description}"))

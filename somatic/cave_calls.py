@@ -95,14 +95,28 @@ class RateLimiter:
             return delay_s
 
 
+def _of_this_process(_server: str) -> RateLimiter:
+    return RateLimiter()
+
+
 _limiters: dict[str, RateLimiter] = {}
+_make_limiter: Callable[[str], RateLimiter] = _of_this_process
 _limiters_lock = threading.Lock()
 
 
 def limiter_for(server: str) -> RateLimiter:
     """The one limiter that all threads of this process share for a server."""
     with _limiters_lock:
-        return _limiters.setdefault(server, RateLimiter())
+        if server not in _limiters:
+            _limiters[server] = _make_limiter(server)
+        return _limiters[server]
+
+
+def limit_by(make: Callable[[str], RateLimiter]) -> None:
+    """Make limiters in another way, such as one for many machines; those of servers that were asked already stay."""
+    global _make_limiter  # noqa: PLW0603 - one a process, like the limiters
+    with _limiters_lock:
+        _make_limiter = make
 
 
 def call(

@@ -136,6 +136,14 @@ def collect(
     return Collected(_counts(planned), _counts(rows), _failure_frame(planned), features)
 
 
+def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
+    """Why cells failed (`Collected.failures`) and how many did, the commonest first; ids make no difference."""
+    reasons = failures["reason"].astype(str)
+    alike = reasons.groupby(reasons.str.replace(r"\d{3,}", "...", regex=True))
+    found = {text if len(group) > 1 else group.iloc[0]: len(group) for text, group in alike}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def _get_rows(store: ResultStore, names: Sequence[str]) -> pa.Table:
     """Rows of many files; a file of an older version may lack a column, which is null then."""
     parts = [CHUNK_SCHEMA.empty_table()]

@@ -81,6 +81,10 @@ class IncompleteExtraction(TransientError):
     """Some cells of an extraction failed for a reason that may be gone when it runs again."""
 
 
+class FutileExtraction(IncompleteExtraction):
+    """So much failed for now, and nothing else came of it, that going on is of no use."""
+
+
 class StoreError(PermanentError):
     """The place for results cannot be used as asked."""
 

@@ -52,9 +52,9 @@ def make_estimate(
     layer: Layer,
     radius_nm: float,
     worker_memory_bytes: int,
-    chunks_per_shard: int = 20,
+    chunks_per_shard: int,
     cave_requests: int = 0,
-    cave_requests_per_chunk: int = 0,
+    cells_per_request: int | None = None,
     bytes_per_voxel: float = BYTES_PER_VOXEL,
 ) -> Estimate:
     """Count what a plan will take.
@@ -73,8 +73,10 @@ def make_estimate(
         What a worker needs; passed on.
     chunks_per_shard : int
         Consecutive chunks of the whole plan that run as one job.
-    cave_requests, cave_requests_per_chunk : int
-        Requests that the extraction needs in any case, and those for a chunk.
+    cave_requests : int
+        Requests that the extraction needs in any case.
+    cells_per_request : int, optional
+        So many cells at least share a query of synapses, as far as a shard has them; None when there is none.
     bytes_per_voxel : float
         Of the segmentation's files as they travel.
 
@@ -90,14 +92,16 @@ def make_estimate(
     centres_nm = cells[list(POSITION)].to_numpy(dtype=np.float64) * np.asarray(plan.resolution_nm)
     voxels = int(voxels_to_read(centres_nm, radius_nm, layer).sum())
     n_cells = len(plan.rows) - n_skipped
+    of_shards = (cells["chunk"] // chunks_per_shard).value_counts()
+    n_queries = int(np.ceil(of_shards / cells_per_request).sum()) if cells_per_request else 0
     return Estimate(
         cells=n_cells,
         skipped=n_skipped,
         done=n_cells - len(cells),
         missing=len(cells),
         chunks=len(chunks),
-        shards=len(np.unique(chunks // chunks_per_shard)),
-        cave_requests=cave_requests + cave_requests_per_chunk * len(chunks),
+        shards=len(of_shards),
+        cave_requests=cave_requests + n_queries,
         segmentation_bytes=round(voxels * bytes_per_voxel),
         worker_memory_bytes=worker_memory_bytes,
     )

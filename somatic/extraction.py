@@ -34,6 +34,8 @@ DEFAULT_RESULTS = "somatic-results"
 _MESHES = "meshes"
 # Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
 _CAVE_REQUESTS = 12
+SYNAPSE_CELLS = 50
+"""The synapses of about so many cells are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Extraction:
         if self.with_meshes:
             MeshLayer(self.store.url_of(_MESHES)).put_info(self.segmentation)
 
-    def estimate(self, plan: Plan, missing: pd.DataFrame) -> Estimate:
+    def estimate(self, plan: Plan, missing: pd.DataFrame, chunks_per_shard: int) -> Estimate:
         """What the missing rows of a plan will take."""
         segmentation = self.segmentation
         layer = Layer(
@@ -171,7 +173,8 @@ class Extraction:
                 self.radius_nm, segmentation.resolution_nm, _triple(segmentation.file_shape)
             ),
             cave_requests=_CAVE_REQUESTS if from_cave else 0,
-            cave_requests_per_chunk=1 if from_cave and self.dataset.cave.synapses else 0,  # type: ignore[union-attr]
+            cells_per_request=SYNAPSE_CELLS if from_cave and self.dataset.cave.synapses else None,  # type: ignore[union-attr]
+            chunks_per_shard=chunks_per_shard,
         )
 
     def cells(self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float]) -> list[Cell]:
@@ -208,6 +211,7 @@ class Extraction:
         rows: pd.DataFrame,
         resolution_nm: tuple[float, float, float],
         *,
+        synapses: Synapses | None = None,
         cell_timeout_s: float = CELL_TIMEOUT_S,
         memory_bytes: int | None = None,
         stop: threading.Event | None = None,
@@ -220,6 +224,8 @@ class Extraction:
             Columns of `Plan.rows`, those to be skipped left out.
         resolution_nm : (3,) float
             `Plan.resolution_nm`.
+        synapses : Synapses, optional
+            Those of the cells (`synapses_of`), and of any others; None when the dataset has none.
         cell_timeout_s : float
             Longest time for one cell.
         memory_bytes : int, optional
@@ -235,22 +241,27 @@ class Extraction:
         Raises
         ------
         SomaticError
-            The synapses could not be asked for, a layer could not be opened or a mesh could not be stored. The cells
-            that were not measured for it have a row that says so, and count as failed for now.
+            A layer could not be opened or a mesh could not be stored. The cells that were not measured for it have a
+            row that says so, and count as failed for now.
         """
         waiting = {cell.nucleus_id: cell for cell in self.cells(rows, resolution_nm)}
         attempts = dict(zip(rows["nucleus_id"].tolist(), rows["attempt"].tolist(), strict=True))
         cells = list(waiting.values())
         try:
-            inputs = self.inputs(self.synapses_of(cells))
+            inputs = self.inputs(synapses.onto([cell.root_id for cell in cells]) if synapses else None)
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])
                 yield _noted(result, cell, attempts[cell.nucleus_id], memory_bytes)
         except SomaticError as error:
-            for cell in waiting.values():
-                result = failed(cell, self.inputs(None), error)
-                yield _noted(result, cell, attempts[cell.nucleus_id]) | {"transient": True}
+            yield from self.unmeasured(rows[rows["nucleus_id"].isin(waiting)], resolution_nm, error)
             raise
+
+    def unmeasured(
+        self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float], error: SomaticError
+    ) -> Iterator[Row]:
+        """Rows of cells that could not be measured for a fault that is not theirs; they count as failed for now."""
+        for cell, attempt in zip(self.cells(rows, resolution_nm), rows["attempt"].tolist(), strict=True):
+            yield _noted(failed(cell, self.inputs(None), error), cell, attempt) | {"transient": True}
 
 
 def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | None = None) -> Row:

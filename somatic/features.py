@@ -114,7 +114,8 @@ RUN_COLUMNS = (
     Column("reason", _TEXT, "", "why the row is not ok; null for ok"),
 )
 
-_PUBLISHED_ORDER = (
+_ORDER = (
+    # Of the published table.
     "nucleus_id",
     "soma_id",
     "nucleus_volume_um",
@@ -129,6 +130,24 @@ _PUBLISHED_ORDER = (
     "soma_synapse_density_um",
     "nucleus_to_soma_ratio",
     "soma_to_nucleus_center_dist",
+    # Ours.
+    "nucleus_avg_radius_nm",
+    "nucleus_aspect_ratio",
+    "avg_fold_depth_nm",
+    "frac_zero",
+    "nucleus_watertight",
+    "nucleus_is_clipped",
+    "soma_center_x_nm",
+    "soma_center_y_nm",
+    "soma_center_z_nm",
+    "nucleus_center_x_nm",
+    "nucleus_center_y_nm",
+    "nucleus_center_z_nm",
+    "centre_x_nm",
+    "centre_y_nm",
+    "centre_z_nm",
+    "materialization_version",
+    "definitions",
 )
 
 _ALL = {
@@ -146,10 +165,19 @@ _ALL = {
     for column in group
 }
 
-COLUMNS = tuple(_ALL[name] for name in _PUBLISHED_ORDER) + tuple(
-    column for name, column in _ALL.items() if name not in _PUBLISHED_ORDER
+_QUALITY_ORDER = (
+    "status",
+    "reason",
+    "frac_unlabelled",
+    "frac_outside_volume",
+    "soma_touches_box",
+    "n_components",
+    "n_nuclei_in_segment",
+    "nucleus_mesh_repaired",
 )
-"""Every column in the order of the file: the published ones first."""
+
+COLUMNS = tuple(_ALL[name] for name in (*_ORDER, *_QUALITY_ORDER))
+"""Every column in the order of the file: the published ones, ours, then what tells of quality."""
 
 MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS)
 """Names of the columns that hold a measurement, null where it could not be made."""

@@ -1,6 +1,7 @@
 """What is done: the rows of all chunk files, and nothing else, decide."""
 
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -9,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from somatic.chunks import IDENTITY
+from somatic.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.errors import CellKilled
-from somatic.parquet import get_tables
+from somatic.parquet import get_tables, parquet_bytes, table_from_parquet
 from somatic.plan import NULL, check_known
 from somatic.store import ResultStore
 from somatic.tables import Nuclei
@@ -20,6 +21,7 @@ _MORE_MEMORY = 1.25
 """A cell that was killed is tried again where there is more than so many times the memory."""
 
 _COLUMNS = (*IDENTITY, "attempt", "status", "error_class", "memory_bytes")
+_SNAPSHOT_SCHEMA = pa.schema([CHUNK_SCHEMA.field(name) for name in (*_COLUMNS, "chunk")])
 
 _Cell = tuple[int, int, int, int, int]
 
@@ -29,7 +31,9 @@ class _Done(NamedTuple):
     ok: bool
     killed_bytes: int
     """Memory there was when the cell was killed, 0 when it was not."""
-    failed: bool
+    status: str
+    error_class: str | None
+    chunk: str
 
 
 class Ledger:
@@ -47,6 +51,7 @@ class Ledger:
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.memory_bytes = memory_bytes
         self._done: dict[_Cell, _Done] = {}
+        self._read: set[str] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -62,18 +67,55 @@ class Ledger:
             A file could not be read, for good or for now.
         """
         ledger = cls(memory_bytes)
-        for table in get_tables(store, chunk_names(store), _COLUMNS):
-            ledger.add(table)
+        ledger.read_new(store)
         return ledger
+
+    @classmethod
+    def load_snapshot(cls, store: ResultStore, name: str, memory_bytes: int | None = None) -> "Ledger":
+        """Read what `put_snapshot` wrote: one file in place of thousands.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The file could not be read, for good or for now.
+        """
+        ledger = cls(memory_bytes)
+        ledger.add(table_from_parquet(store.get(name), store.url_of(name), _SNAPSHOT_SCHEMA.names))
+        return ledger
+
+    def put_snapshot(self, store: ResultStore, name: str) -> None:
+        """Write what is known to be done into one file, for `load_snapshot` in other processes."""
+        with self._lock:
+            done = list(self._done.items())
+        rows = [
+            {
+                **{name: None if value == NULL else value for name, value in zip(IDENTITY, cell, strict=True)},
+                "attempt": was.attempt,
+                "status": was.status,
+                "error_class": was.error_class,
+                "memory_bytes": was.killed_bytes or None,
+                "chunk": was.chunk,
+            }
+            for cell, was in done
+        ]
+        store.put(name, parquet_bytes(pa.Table.from_pylist(rows, schema=_SNAPSHOT_SCHEMA)))
+
+    def read_new(self, store: ResultStore) -> int:
+        """Read the chunk files that are not known yet; give how many there were."""
+        names = [name for name in chunk_names(store) if name not in self._read]
+        for table in get_tables(store, names, _SNAPSHOT_SCHEMA.names):
+            self.add(table)
+        return len(names)
 
     def add(self, rows: pa.Table) -> None:
         """Note final rows (`put_rows` returns them); may be called from several threads."""
-        columns = [rows[name].to_pylist() for name in _COLUMNS]
+        columns = [rows[name].to_pylist() for name in _SNAPSHOT_SCHEMA.names]
         with self._lock:
-            for *identity, attempt, status, error_class, memory_bytes in zip(*columns, strict=True):
+            for *identity, attempt, status, error_class, memory_bytes, chunk in zip(*columns, strict=True):
                 cell = _cell(identity)
                 killed = error_class == CellKilled.__name__
-                new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status == "failed")
+                new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status, error_class, chunk)
+                self._read.add(_file_name(chunk))
                 # The highest attempt wins, and of two equal ones that which is ok.
                 if cell not in self._done or new[:3] > self._done[cell][:3]:
                     self._done[cell] = new
@@ -96,6 +138,11 @@ class Ledger:
             [done is not None and self._counts(done, attempt) for done, attempt in zip(found, planned, strict=True)],
             dtype=bool,
         )
+
+    def count(self, rows: pd.DataFrame) -> Counter[str]:
+        """How many rows of a plan need nothing any more, by status."""
+        found = zip(self._found(rows, "soma_id"), rows["attempt"].tolist(), strict=True)
+        return Counter(done.status for done, attempt in found if done and self._counts(done, attempt))
 
     def missing(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows of a plan that are still to be measured.
@@ -141,7 +188,7 @@ class Ledger:
             for nucleus_id, done in zip(
                 nuclei.frame["nucleus_id"].tolist(), self._found(nuclei.frame, "root_id"), strict=True
             )
-            if done and (force or nucleus_id in wanted or (retry == "failed" and done.failed))
+            if done and (force or nucleus_id in wanted or (retry == "failed" and done.status == "failed"))
         }
 
     def _counts(self, done: _Done, planned_attempt: int) -> bool:
@@ -157,7 +204,11 @@ class Ledger:
 
 def chunk_names(store: ResultStore) -> list[str]:
     """Names of all chunk files of a store, sorted."""
-    return [f"chunks/{name}" for name in store.names("chunks") if name.endswith(".parquet")]
+    return [_file_name(name.removesuffix(".parquet")) for name in store.names("chunks") if name.endswith(".parquet")]
+
+
+def _file_name(chunk: str) -> str:
+    return f"chunks/{chunk}.parquet"
 
 
 def _cell(identity: Sequence[int | None]) -> _Cell:

@@ -49,6 +49,13 @@ class Progress:
         """Forget cells that were counted and could not be stored."""
         self._count(rows, -1)
 
+    def note(self, ok: int, failed: int) -> None:
+        """Set both counts, where somebody else counted."""
+        with self._lock:
+            self.ok, self.failed = ok, failed
+        if self._on_change:
+            self._on_change(self)
+
     def _count(self, rows: Sequence[Row], by: int) -> None:
         with self._lock:
             self.ok += by * sum(row["status"] == "ok" for row in rows)

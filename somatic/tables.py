@@ -54,6 +54,10 @@ class Synapses:
     frame: pd.DataFrame
     resolution_nm: Resolution
 
+    def onto(self, root_ids: Sequence[int]) -> "Synapses":
+        """Those onto some roots."""
+        return Synapses(self.frame[self.frame["post_root_id"].isin(root_ids)], self.resolution_nm)
+
 
 def nuclei_from_raw(
     raw: pd.DataFrame,

@@ -4,10 +4,11 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from somatic.cell import Cell
 from somatic.check import check_segmentation
 from somatic.extraction import Extraction
 from somatic.parquet import parquet_bytes
-from somatic.tables import Nuclei
+from somatic.tables import Nuclei, Synapses
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 
 
@@ -41,3 +42,22 @@ def check_labels(title: str, extraction: Extraction, nuclei: Nuclei) -> int:
     """Stop when the segmentation belongs to another version than the root ids."""
     extraction.check_layers()
     return check_segmentation(nuclei, extraction.segmentation, title)
+
+
+@task(
+    name="query synapses",
+    task_run_name="synapses of {title} chunks {first} to {last}",
+    retries=RETRIES,
+    retry_condition_fn=is_transient,
+    retry_jitter_factor=JITTER,
+    cache_policy=NO_CACHE,
+)
+def query_synapses(
+    title: str,  # noqa: ARG001 - names the task run
+    first: int,  # noqa: ARG001
+    last: int,  # noqa: ARG001
+    extraction: Extraction,
+    cells: list[Cell],
+) -> Synapses | None:
+    """Ask for the synapses of the cells of some chunks."""
+    return extraction.synapses_of(cells)

@@ -7,7 +7,7 @@ from somatic.chunks import put_rows
 from somatic.extraction import Extraction
 from somatic.ledger import Ledger
 from somatic.plan import save_plan, skipped_rows
-from somatic.planning import Planned, Selection, plan_extraction
+from somatic.planning import Planned, Selection, plan_extraction, snapshot_name
 from somatic.tables import Nuclei
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 
@@ -27,16 +27,21 @@ def plan_chunks(
     nuclei: Nuclei,
     selection: Selection,
     run_id: str,
-    memory_bytes: int,
+    memory_bytes: int | None,
+    chunks_per_shard: int,
     plan_hash: str | None = None,
 ) -> Planned:
     """Plan, store the plan, and store the rows of the nuclei that are skipped."""
     store = extraction.store
-    planned = plan_extraction(extraction, nuclei, selection, Ledger.load(store, memory_bytes), plan_hash)
+    ledger = Ledger.load(store, memory_bytes)
+    planned = plan_extraction(
+        extraction, nuclei, selection, ledger, chunks_per_shard=chunks_per_shard, plan_hash=plan_hash
+    )
     save_plan(store, planned.plan)
     rows = planned.ledger.missing(planned.plan.rows)
     skipped = skipped_rows(rows, nuclei.resolution_nm, extraction.version, extraction.dataset.definitions)
     if skipped:
         planned.ledger.add(put_rows(store, skipped, run_id))
     extraction.put_mesh_layer()
+    ledger.put_snapshot(store, snapshot_name(run_id))
     return planned

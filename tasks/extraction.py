@@ -6,16 +6,19 @@ from collections import Counter
 from typing import Any
 
 import pandas as pd
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.context import TaskRunContext
 from prefect.runtime import task_run
+from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK
 
-from somatic.chunks import put_rows
+from somatic.chunks import chunk_key, put_rows
 from somatic.errors import CellHung, IncompleteExtraction, SomaticError, Stopped
 from somatic.extraction import Extraction
 from somatic.features import Row
 from somatic.ledger import Ledger
 from somatic.progress import Progress
+from somatic.tables import Synapses
 from tasks.transient import JITTER, RETRIES, is_transient
 
 
@@ -32,6 +35,7 @@ def extract_chunk(
     rows: pd.DataFrame,
     extraction: Extraction,
     resolution_nm: tuple[float, float, float],
+    synapses: Synapses | None,
     ledger: Ledger,
     progress: Progress,
     run_id: str,
@@ -62,7 +66,12 @@ def extract_chunk(
     measured: list[Row] = []
     try:
         for row in extraction.extract(
-            missing, resolution_nm, cell_timeout_s=cell_timeout_s, memory_bytes=ledger.memory_bytes, stop=stop
+            missing,
+            resolution_nm,
+            synapses=synapses,
+            cell_timeout_s=cell_timeout_s,
+            memory_bytes=ledger.memory_bytes,
+            stop=stop,
         ):
             measured.append(row)
             progress.add(row)
@@ -80,6 +89,29 @@ def extract_chunk(
             f"nucleus {again[0]['nucleus_id']}: {again[0]['reason']}"
         )
     return {"chunk": number, **Counter(row["status"] for row in measured)}
+
+
+def with_receipt(chunk_task: Task[..., dict[str, Any]]) -> Task[..., dict[str, Any]]:
+    """Have Prefect keep what the task returns, where its settings name a place for results.
+
+    People and Prefect's UI read these receipts. Nothing of ours does: the chunk files decide what is done, so that a
+    receipt, which may outlive its chunk file, is always written and never taken in place of the work.
+    """
+    if not PREFECT_DEFAULT_RESULT_STORAGE_BLOCK.value():
+        return chunk_task
+    return chunk_task.with_options(
+        persist_result=True,
+        # Prefect's own default would be a pickle.
+        result_serializer="json",
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=_receipt_key),
+        refresh_cache=True,
+    )
+
+
+def _receipt_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    extraction: Extraction = parameters["extraction"]
+    key = chunk_key(parameters["rows"].to_dict("records"))
+    return f"{extraction.dataset.name}-v{extraction.version}-{extraction.config_hash}-{key}"
 
 
 def _pause(seconds: float, stop: threading.Event) -> None:

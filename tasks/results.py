@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -18,7 +17,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from somatic.collect import Collected, collect
+from somatic.collect import Collected, collect, reasons_of
 from somatic.extraction import Extraction
 from somatic.manifest import make_manifest, put_manifest
 from somatic.plan import Plan
@@ -44,7 +43,7 @@ def collect_features(
     plan: Plan,
     nuclei: Nuclei,
     started: datetime,
-    memory_bytes: int,
+    memory_bytes: int | None,
 ) -> Collected:
     """Write the table, its provenance and its manifest, and say in the UI how it came out."""
     store = extraction.store
@@ -77,24 +76,17 @@ def collect_features(
     return collected
 
 
-def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
-    """Why cells failed (`Collected.failures`) and how many did, the commonest first; ids make no difference."""
-    reasons = failures["reason"].astype(str)
-    alike = reasons.groupby(reasons.str.replace(r"\d{3,}", "...", regex=True))
-    found = {text if len(group) > 1 else group.iloc[0]: len(group) for text, group in alike}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
 class ProgressArtifact:
     """The progress bar of a run in Prefect's UI, with words; up to date every so many seconds, and at the end."""
 
-    def __init__(self, title: str, progress: Progress, every_s: float) -> None:
+    def __init__(self, title: str, progress: Progress, results: str, every_s: float) -> None:
         self._progress = progress
+        self._results = results
         self._every_s = every_s
         self._updated = time.monotonic()
         self._server_answers = True
         self._id: Any = create_progress_artifact(
-            100 * progress.fraction, key=_key(title, "progress"), description=progress.words()
+            100 * progress.fraction, key=_key(title, "progress"), description=self._words()
         )
 
     def update(self, *, at_end: bool = False) -> None:
@@ -104,8 +96,12 @@ class ProgressArtifact:
             # Prefect has tried for minutes when it gives up, and meanwhile no chunk begins: not again.
             self._server_answers = False
             with _if_the_server_answers():
-                update_progress_artifact(self._id, 100 * self._progress.fraction, description=self._progress.words())
+                update_progress_artifact(self._id, 100 * self._progress.fraction, description=self._words())
                 self._server_answers = True
+
+    def _words(self) -> str:
+        # The UI shows the number bare, so all that it means is said here.
+        return f"{self._progress.words()}. Results: {self._results}"
 
 
 @contextmanager

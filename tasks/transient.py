@@ -10,8 +10,15 @@ from somatic.errors import CellHung, TransientError
 RETRIES = 3
 RETRY_DELAY_S = 5.0
 """Before the first retry; it doubles each time."""
-RETRY_DELAYS_S = exponential_backoff(RETRY_DELAY_S)(RETRIES)
 JITTER = 0.5
+
+
+def exponential_delays_s(first_s: float) -> list[float]:
+    """Wait before each retry."""
+    return exponential_backoff(first_s)(RETRIES)
+
+
+RETRY_DELAYS_S = exponential_delays_s(RETRY_DELAY_S)
 
 
 def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from extracting import TOKEN, Results, Spot, error_of, run
 from file_server import Fault, FileServer
 
-from flows.extract import Watcher, watched_by
+from flows.watching import Watcher, watched_by
 from sandbox.cave import CaveServer
 from somatic.errors import (
     CaveError,

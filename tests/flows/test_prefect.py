@@ -37,7 +37,8 @@ from prefect.settings import (
 from prefect.states import AwaitingRetry, State
 
 import flows.extract
-from flows.extract import Watcher, extract, watched_by
+from flows.extract import extract
+from flows.watching import Watcher, watched_by
 from flows.own_server import own_server, send_what_is_left
 from sandbox.cave import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset, write_file_dataset

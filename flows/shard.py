@@ -1,0 +1,226 @@
+"""The flow `extract-shard`: a range of the chunks of a plan; on a cluster, one job."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from somatic.chunks import put_rows
+from somatic.dataset import load_dataset
+from somatic.errors import FutileExtraction, SomaticError, TransientError
+from somatic.extraction import Extraction
+from somatic.isolation import CELL_TIMEOUT_S, warm_up
+from somatic.memory import machine_memory_bytes, usable_cores
+from somatic.planning import Shard, open_shard
+from somatic.progress import Progress
+from somatic.tables import Synapses
+from tasks.cave import query_synapses
+from tasks.extraction import extract_chunk, with_receipt
+from tasks.limits import share_rate_limit
+from tasks.results import ProgressArtifact
+from tasks.stale import close_stale_task_runs
+from tasks.transient import RETRY_DELAY_S, exponential_delays_s
+
+UPDATE_EVERY_S = 5.0
+# So many chunks in a row that failed for now, while no cell was measured: the next will fail too.
+_FUTILE_CHUNKS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A shard whose extraction this process has opened, and who counts its cells."""
+
+    extraction: Extraction
+    shard: Shard
+    progress: Progress
+    artifact: ProgressArtifact
+
+
+_opened: ContextVar[Opened | None] = ContextVar("opened", default=None)
+
+
+@contextmanager
+def opened_here(opened: Opened) -> Iterator[None]:
+    """Have the shard that runs inside take what is open already."""
+    token = _opened.set(opened)
+    try:
+        yield
+    finally:
+        _opened.reset(token)
+
+
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    chunks = f"chunks {parameters['start']} to {parameters['stop'] - 1}"
+    return f"{Path(parameters['dataset']).stem} v{parameters['version']} {chunks}"
+
+
+# As for `extract`.
+@flow(name="extract-shard", flow_run_name=_run_name, persist_result=False, result_serializer="json")
+def extract_shard(
+    dataset: str,
+    version: int,
+    plan: str,
+    start: int,
+    stop: int,
+    run: str,
+    to: str | None = None,
+    workers: int | None = None,
+    meshes: bool = True,
+    cell_timeout_s: float = CELL_TIMEOUT_S,
+    retry_delay_s: float = RETRY_DELAY_S,
+) -> None:
+    """Measure what is missing in a range of the chunks of a plan. An extraction starts this; nobody else need.
+
+    Args:
+        dataset: Name of a dataset that comes with somatic, or path of a dataset file.
+        version: Materialization version.
+        plan: Hash of the plan, which lies beside the results.
+        start: Number of the first chunk.
+        stop: Number of the chunk after the last.
+        run: Id of the flow run of the extraction.
+        to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
+        workers: Chunks measured at the same time, each in a process of its own; one a processor core when left out.
+        meshes: Store soma meshes.
+        cell_timeout_s: Longest time for one cell.
+        retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
+    """
+    warm_up()
+    workers = workers or usable_cores()
+    opened = _opened.get()
+    if opened is None:
+        share_rate_limit()
+        again = (flow_run.run_count or 1) > 1
+        if again:
+            with get_client(sync_client=True) as client:
+                close_stale_task_runs(client, flow_run.id)
+        extraction = Extraction.open(load_dataset(dataset), version, to, with_meshes=meshes)
+        memory_bytes = machine_memory_bytes() // workers
+        shard = open_shard(extraction.store, plan, start, stop, run, memory_bytes, again=again)
+        progress = Progress(len(shard.missing))
+        title = f"{extraction.title} chunks {start} to {stop - 1}"
+        artifact = ProgressArtifact(title, progress, extraction.store.url, UPDATE_EVERY_S)
+        opened = Opened(extraction, shard, progress, artifact)
+        get_run_logger().info("%s: %d cells to measure", title, len(shard.missing))
+    _Measuring(opened, run, workers, cell_timeout_s, retry_delay_s).all_chunks()
+
+
+class _Measuring:
+    """The chunks of one shard, several at once."""
+
+    def __init__(self, opened: Opened, run_id: str, workers: int, cell_timeout_s: float, retry_delay_s: float) -> None:
+        self._opened = opened
+        self._run_id = run_id
+        self._workers = workers
+        self._cell_timeout_s = cell_timeout_s
+        self._retry_delay_s = retry_delay_s
+        self._task = with_receipt(extract_chunk)
+        self._stop = threading.Event()
+        self._failed_for_now: SomaticError | None = None
+        self._fault: Exception | None = None
+        self._n_futile = self._n_done = 0
+
+    def all_chunks(self) -> None:
+        """Measure them.
+
+        Raises
+        ------
+        TransientError
+            Some cells failed for now; so did so many in a row that the rest was not tried, it may be.
+        Exception
+            What makes going on useless.
+        """
+        waiting = self._chunks()
+        running: set[PrefectFuture] = set()
+        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers)
+        with runner:
+            try:
+                while True:
+                    # A few at a time, since each that is submitted costs memory until it is done.
+                    for number, rows, synapses in itertools.islice(waiting, self._workers - len(running)):
+                        running.add(runner.submit(self._task, self._parameters(number, rows, synapses)))
+                    if not running:
+                        break
+                    done = _first_done(running)
+                    self._opened.artifact.update()
+                    if done is not None:
+                        running.remove(done)
+                        outcome = done.result(raise_on_failure=False)
+                        self._judge(outcome if isinstance(outcome, Exception) else None)
+            except BaseException:
+                self._stop.set()
+                raise
+        self._opened.artifact.update(at_end=True)
+        if self._fault or self._failed_for_now:
+            raise self._fault or self._failed_for_now  # type: ignore[misc]
+
+    def _chunks(self) -> Iterator[tuple[int, pd.DataFrame, Synapses | None]]:
+        """Chunks with their synapses, which are asked for in batches while chunks before them are measured."""
+        extraction, shard = self._opened.extraction, self._opened.shard
+        ask = query_synapses.with_options(retry_delay_seconds=exponential_delays_s(self._retry_delay_s))
+        for batch in shard.batches():
+            rows = pd.concat([rows for _, rows in batch])
+            cells = extraction.cells(rows, shard.resolution_nm)
+            try:
+                synapses = ask(extraction.title, batch[0][0], batch[-1][0], extraction, cells)
+            except SomaticError as error:
+                unmeasured = extraction.unmeasured(rows, shard.resolution_nm, error)
+                put_rows(extraction.store, unmeasured, self._run_id, flow_run.run_count or 1)
+                for _ in batch:
+                    self._judge(error)
+                batch.clear()
+            for number, rows in batch:
+                if not self._fault:
+                    yield number, rows, synapses
+            if self._fault:
+                return
+
+    def _parameters(self, number: int, rows: pd.DataFrame, synapses: Synapses | None) -> dict[str, Any]:
+        opened = self._opened
+        return {
+            "title": opened.extraction.title,
+            "number": number,
+            "rows": rows,
+            "extraction": opened.extraction,
+            "resolution_nm": opened.shard.resolution_nm,
+            "synapses": synapses,
+            "ledger": opened.shard.ledger,
+            "progress": opened.progress,
+            "run_id": self._run_id,
+            "cell_timeout_s": self._cell_timeout_s,
+            "retry_delay_s": self._retry_delay_s,
+            "stop": self._stop,
+        }
+
+    def _judge(self, error: Exception | None) -> None:
+        """Note how a chunk ended, and whether it makes sense to go on."""
+        if self._opened.progress.done > self._n_done:
+            self._n_futile, self._n_done = 0, self._opened.progress.done
+        if error is None:
+            return
+        self._n_futile += 1
+        if not isinstance(error, TransientError):
+            self._fault = self._fault or error
+        else:
+            self._failed_for_now = self._failed_for_now or error
+            if self._n_futile >= _FUTILE_CHUNKS:
+                self._fault = self._fault or FutileExtraction(str(error))
+
+
+def _first_done(running: set[PrefectFuture]) -> PrefectFuture | None:
+    """A future that is done, or None when none is after a while."""
+    try:
+        return next(as_completed(list(running), timeout=UPDATE_EVERY_S), None)
+    except TimeoutError:
+        return None

@@ -1,0 +1,53 @@
+"""Who watches an extraction in this process, and what they are told."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from somatic.collect import Counts
+from somatic.estimate import Estimate
+from somatic.extraction import Extraction
+from somatic.progress import Progress
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an extraction came to: counts of the nuclei that were planned, and where the results lie."""
+
+    title: str
+    counts: Counts
+    reasons: dict[str, int]
+    """Why cells failed, and how many did, the commonest reason first."""
+    results: str
+    table: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Each is called when there is news."""
+
+    on_step: Callable[[str], None] = lambda _step: None
+    on_estimate: Callable[[Extraction, Estimate], None] = lambda _extraction, _estimate: None
+    on_progress: Callable[[Progress], None] = lambda _progress: None
+    on_summary: Callable[[Summary], None] = lambda _summary: None
+
+
+_NOBODY = Watcher()
+_watcher: ContextVar[Watcher] = ContextVar("watcher", default=_NOBODY)  # noqa: B039 - it is frozen
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Have a watcher told of what the extractions inside do."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def present_watcher() -> Watcher:
+    """Whoever watches now; nobody, most of the time."""
+    return _watcher.get()
