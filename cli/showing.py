@@ -12,9 +12,13 @@ from somatic.progress import Progress as Counted
 from somatic.progress import duration
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from flows.watching import Summary
+    from somatic.collect import Counts
     from somatic.estimate import Estimate
     from somatic.extraction import Extraction
+    from somatic.status import Status
 
 _LINE_EVERY_S = 30.0
 _REASONS_SHOWN = 5
@@ -81,28 +85,54 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
 
 def show_summary(console: Console, summary: "Summary") -> None:
     """How many of what, why cells failed, and where the table is, on a line of its own."""
-    counts = summary.counts
-    by_status = {
-        "ok": counts.ok,
-        "failed": counts.failed - counts.transient,
-        "failed for now": counts.transient,
-        "skipped": counts.skipped,
-    }
-    said = ", ".join(f"{number:,} {name}" for name, number in by_status.items() if number or name in ("ok", "failed"))
-    total = _counted(counts.total, "nucleus", "nuclei")
+    total = _counted(summary.counts.total, "nucleus", "nuclei")
     console.print(
-        f"{summary.title}: {total} in {duration(summary.seconds)}: {said}",
+        f"{summary.title}: {total} in {duration(summary.seconds)}: {_by_status(summary.counts)}",
         highlight=False,
         soft_wrap=True,
         markup=False,
     )
-    reasons = list(summary.reasons.items())
-    for reason, number in reasons[:_REASONS_SHOWN]:
-        console.print(f"  {number:,} failed: {reason}", highlight=False, soft_wrap=True, markup=False)
-    if len(reasons) > _REASONS_SHOWN:
-        rest = _counted(len(reasons) - _REASONS_SHOWN, "other reason")
-        console.print(f"  and {rest}: see the column reason of the table", highlight=False)
+    _show_reasons(console, summary.reasons)
     console.print(summary.table, highlight=False, soft_wrap=True, markup=False)
+
+
+def show_status(console: Console, name: str, status: "Status", states: "tuple[str, Counter[str]] | None") -> None:
+    """How an extraction stands; `states` are those of its flow run and of its shards, where Prefect knows them."""
+    run, counts = status.run, status.counts
+    rate = f"{status.per_minute:.3g} cells a minute" if status.per_minute else "nothing was stored lately"
+    left = f", about {duration(status.left_s)} left" if status.left_s else ""
+    lines = [
+        ("run", f"{states[0] + ', ' if states else ''}planned {run.started:%Y-%m-%d %H:%M} UTC, {run.id}"),
+        ("shards", ", ".join(f"{number:,} {state}" for state, number in states[1].most_common()) if states else ""),
+        ("nuclei", f"{counts.total:,}: {_by_status(counts)}"),
+        ("rate", rate + left if counts.unmeasured else ""),
+        ("results", status.results),
+    ]
+    console.print(f"[bold]{name} v{run.version}[/bold]", highlight=False)
+    for title, value in lines:
+        if value:
+            console.print(f"  [dim]{title:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
+    _show_reasons(console, status.reasons)
+
+
+def _by_status(counts: "Counts") -> str:
+    numbers = {
+        "ok": counts.ok,
+        "failed": counts.failed - counts.transient,
+        "failed for now": counts.transient - counts.unmeasured,
+        "not measured yet": counts.unmeasured,
+        "skipped": counts.skipped,
+    }
+    return ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name in ("ok", "failed"))
+
+
+def _show_reasons(console: Console, reasons: "dict[str, int]") -> None:
+    shown = list(reasons.items())
+    for reason, number in shown[:_REASONS_SHOWN]:
+        console.print(f"  {number:,} failed: {reason}", highlight=False, soft_wrap=True, markup=False)
+    if len(shown) > _REASONS_SHOWN:
+        rest = _counted(len(shown) - _REASONS_SHOWN, "other reason")
+        console.print(f"  and {rest}: see the column reason of the table", highlight=False)
 
 
 def _counted(number: int, one: str, several: str | None = None) -> str:

@@ -62,8 +62,12 @@ def opened_here(opened: Opened) -> Iterator[None]:
 
 def _run_name() -> str:
     parameters = flow_run.parameters
-    chunks = f"chunks {parameters['start']} to {parameters['stop'] - 1}"
+    chunks = _chunks(parameters["start"], parameters["stop"])
     return f"{Path(parameters['dataset']).stem} v{parameters['version']} {chunks}"
+
+
+def _chunks(start: int, stop: int) -> str:
+    return f"chunk {start}" if stop - start == 1 else f"chunks {start} to {stop - 1}"
 
 
 # As for `extract`.
@@ -109,7 +113,7 @@ def extract_shard(
         memory_bytes = machine_memory_bytes() // workers
         shard = open_shard(extraction.store, plan, start, stop, run, memory_bytes, again=again)
         progress = Progress(len(shard.missing))
-        title = f"{extraction.title} chunks {start} to {stop - 1}"
+        title = f"{extraction.title} {_chunks(start, stop)}"
         artifact = ProgressArtifact(title, progress, extraction.store.url, UPDATE_EVERY_S)
         opened = Opened(extraction, shard, progress, artifact)
         get_run_logger().info("%s: %d cells to measure", title, len(shard.missing))

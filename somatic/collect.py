@@ -114,6 +114,38 @@ def collect(
     StoreError, StoreUnavailable
         A file could not be read or written, for good or for now.
     """
+    rows = gather(
+        store,
+        plan,
+        nuclei,
+        materialization_version=materialization_version,
+        definitions=definitions,
+        memory_bytes=memory_bytes,
+    )
+    features = parquet_bytes(_shaped(rows, SCHEMA))
+    source = pc.if_else(pc.is_valid(rows["chunk"]), "computed", pa.scalar(None, pa.string()))
+    store.put("provenance.parquet", parquet_bytes(_shaped(rows.append_column("source", source), PROVENANCE_SCHEMA)))
+    store.put("features.parquet", features)
+    planned = of_plan(rows, plan)
+    return Collected(count(planned), count(rows), failure_frame(planned), features)
+
+
+def gather(
+    store: ResultStore,
+    plan: Plan,
+    nuclei: Nuclei,
+    *,
+    materialization_version: int,
+    definitions: str,
+    memory_bytes: int | None = None,
+) -> pa.Table:
+    """Find the rows that `collect` would write now; parameters and errors are its own.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns of `somatic.chunks.CHUNK_SCHEMA`, sorted by nucleus id.
+    """
     measured = _get_rows(store, chunk_names(store))
     ledger = Ledger(memory_bytes)
     ledger.add(measured)
@@ -127,13 +159,7 @@ def collect(
     rows = pa.concat_tables([done, failed, made]).sort_by("nucleus_id")
     rows = _with_counts_of_today(rows, nuclei)
     _check(rows, plan, nuclei)
-
-    features = parquet_bytes(_shaped(rows, SCHEMA))
-    source = pc.if_else(pc.is_valid(rows["chunk"]), "computed", pa.scalar(None, pa.string()))
-    store.put("provenance.parquet", parquet_bytes(_shaped(rows.append_column("source", source), PROVENANCE_SCHEMA)))
-    store.put("features.parquet", features)
-    planned = rows.filter(pc.is_in(rows["nucleus_id"], pa.array(plan.rows["nucleus_id"])))
-    return Collected(_counts(planned), _counts(rows), _failure_frame(planned), features)
+    return rows
 
 
 def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
@@ -238,20 +264,28 @@ def _check(rows: pa.Table, plan: Plan, nuclei: Nuclei) -> None:
             )
 
 
-def _counts(rows: pa.Table) -> Counts:
-    def count(mask: pa.ChunkedArray) -> int:
+def of_plan(rows: pa.Table, plan: Plan) -> pa.Table:
+    """Those of gathered rows that a plan asked for."""
+    return rows.filter(pc.is_in(rows["nucleus_id"], pa.array(plan.rows["nucleus_id"])))
+
+
+def count(rows: pa.Table) -> Counts:
+    """Count gathered rows."""
+
+    def number(mask: pa.ChunkedArray) -> int:
         return pc.sum(mask).as_py() or 0
 
     return Counts(
         total=rows.num_rows,
-        ok=count(pc.equal(rows["status"], "ok")),
-        failed=count(pc.equal(rows["status"], "failed")),
-        skipped=count(pc.equal(rows["status"], "skipped")),
-        transient=count(rows["transient"]),
-        unmeasured=count(pc.and_(pc.is_null(rows["chunk"]), rows["transient"])),
+        ok=number(pc.equal(rows["status"], "ok")),
+        failed=number(pc.equal(rows["status"], "failed")),
+        skipped=number(pc.equal(rows["status"], "skipped")),
+        transient=number(rows["transient"]),
+        unmeasured=number(pc.and_(pc.is_null(rows["chunk"]), rows["transient"])),
     )
 
 
-def _failure_frame(rows: pa.Table) -> pd.DataFrame:
+def failure_frame(rows: pa.Table) -> pd.DataFrame:
+    """Those of gathered rows that failed: columns of `Collected.failures`."""
     failed = rows.filter(pc.equal(rows["status"], "failed"))
     return failed.select(["nucleus_id", "soma_id", "reason", "error_class", "transient"]).to_pandas()

@@ -68,7 +68,8 @@ def test_cave_is_in_trouble_for_a_while(
 ) -> None:
     """When CAVE cannot answer for the synapses for a while, the run waits, asks again and succeeds."""
     with watched_by(once_planned(lambda: trouble(cave))):
-        assert run(cave_dataset, tmp_path / "results", version=1).is_completed()
+        # A shard a chunk, so that synapses are asked for four times.
+        assert run(cave_dataset, tmp_path / "results", version=1, chunks_per_shard=1).is_completed()
     results = Results(str(tmp_path / "results"))
     assert len([status for status in queries(cave) if status != 200]) >= 5
     assert results.features == undisturbed.features
@@ -140,7 +141,7 @@ def test_cave_refuses_for_good_in_the_middle(
     """The run stops at once with that error; what was stored stays, and the next run goes on."""
     results = Results(str(tmp_path / "results"))
     with watched_by(after(3, lambda: cave.fail(SYNAPSES, times=None, **fault))):
-        state = run(cave_dataset, results.root, version=1, workers=1)
+        state = run(cave_dataset, results.root, version=1, workers=1, chunks_per_shard=1)
     raised = error_of(state)
     assert isinstance(raised, error)
     assert said in str(raised)

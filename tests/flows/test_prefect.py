@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
     LogFilter,
     LogFilterFlowRunId,
 )
@@ -36,10 +37,10 @@ from prefect.settings import (
 )
 from prefect.states import AwaitingRetry, State
 
-import flows.extract
+import flows.fanout
 from flows.extract import extract
-from flows.watching import Watcher, watched_by
 from flows.own_server import own_server, send_what_is_left
+from flows.watching import Watcher, watched_by
 from sandbox.cave import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset, write_file_dataset
 from sandbox.scene import Scene
@@ -79,6 +80,12 @@ def task_runs(client: SyncPrefectClient, flow_run_id: UUID, number: int) -> list
     return eventually(look, number)
 
 
+def shards(client: SyncPrefectClient, flow_run_id: UUID) -> list[FlowRun]:
+    """Flow runs of the shards of an extraction."""
+    of_run = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+    return client.read_flow_runs(flow_run_filter=of_run)
+
+
 def artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, Artifact]:
     """Artifacts of a flow run by key."""
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
@@ -91,6 +98,8 @@ class Seen:
 
     flow_run: FlowRun
     tasks: list[TaskRun]
+    shard: FlowRun
+    tasks_of_shard: list[TaskRun]
     artifacts: dict[str, Artifact]
 
 
@@ -100,23 +109,34 @@ def seen(scene: Scene, tmp_path_factory: pytest.TempPathFactory, client: SyncPre
     folder = tmp_path_factory.mktemp("seen")
     state = run(without_nuclei(write_file_dataset(scene, 1, folder / "phantom.toml")), folder / "results")
     found = run_id(state)
-    return Seen(client.read_flow_run(found), task_runs(client, found, 8), artifacts(client, found))
+    [shard] = shards(client, found)
+    return Seen(
+        client.read_flow_run(found),
+        task_runs(client, found, 5),
+        shard,
+        task_runs(client, shard.id, 5),
+        artifacts(client, found),
+    )
 
 
 def test_names_are_for_people(seen: Seen) -> None:
-    """The run is named by dataset and version, its tasks by what they do, a chunk by its number."""
-    flow_run, tasks = seen.flow_run, seen.tasks
-    assert flow_run.name == "phantom v1"
-    assert sorted(task.name for task in tasks) == [
+    """Run and shard are named by dataset, version and chunks, tasks by what they do, a chunk by its number."""
+    assert seen.flow_run.name == "phantom v1"
+    assert sorted(task.name for task in seen.tasks) == [
+        "extract-shard-0",
         "nuclei of phantom v1",
-        *(f"phantom v1 chunk {number}" for number in range(4)),
         "plan of phantom v1",
         "segmentation of phantom v1",
         "table of phantom v1",
     ]
-    assert flow_run.state
-    assert flow_run.state.is_completed()
-    assert all(task.state and task.state.is_completed() for task in tasks)
+    assert seen.shard.name == "phantom v1 chunks 0 to 3"
+    assert sorted(task.name for task in seen.tasks_of_shard) == [
+        *(f"phantom v1 chunk {number}" for number in range(4)),
+        "synapses of phantom v1 chunks 0 to 3",
+    ]
+    for run in (seen.flow_run, seen.shard, *seen.tasks, *seen.tasks_of_shard):
+        assert run.state
+        assert run.state.is_completed(), run.name
 
 
 def test_progress_and_summary_are_words(seen: Seen) -> None:
@@ -126,6 +146,7 @@ def test_progress_and_summary_are_words(seen: Seen) -> None:
     assert progress.data == 100.0
     assert progress.description
     assert progress.description.startswith("12 of 12 cells (1 failed), ")
+    assert "results/phantom/v1/" in progress.description
     summary = str(shown["phantom-v1-summary"].data)
     assert summary.startswith("# phantom v1: 15 nuclei\n")
     for line in ("| ok | 11 |", "| failed for good | 1 |", "| failed for now (run again) | 0 |", "| skipped | 3 |"):
@@ -148,7 +169,7 @@ def test_failures_show_ids_to_the_last_digit(seen: Seen, scene: Scene) -> None:
 
 def test_nothing_of_a_task_is_kept(seen: Seen) -> None:
     """Neither parameters nor results of tasks are stored anywhere, so that no connection, token or pickle is."""
-    for task in seen.tasks:
+    for task in seen.tasks_of_shard + [task for task in seen.tasks if not task.name.startswith("extract-shard")]:
         references = [reference for given in task.task_inputs.values() for reference in given]
         assert all(reference.input_type == "task_run" for reference in references)
         assert task.cache_key is None
@@ -176,10 +197,11 @@ def test_the_log_is_short_and_names_things(
     """A few lines for the run and two for each task; a failure names dataset, chunk, cell and reason."""
     bucket.faults[spots[0].file] = Fault(body=b"no segmentation", times=1)
     state = run(http_dataset, tmp_path / "results", limit=6, chunk=2)
-    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id(state)]))
-    # At least: when it begins, one for each of six tasks, and three for the failure.
-    lines = [log.message for log in eventually(lambda: client.read_logs(of_run, limit=200), 10)]
-    assert len(lines) < 20, lines
+    [shard] = shards(client, run_id(state))
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id(state), shard.id]))
+    # At least: when each begins, one for each of seven tasks, and three for the failure.
+    lines = [log.message for log in eventually(lambda: client.read_logs(of_run, limit=200), 12)]
+    assert len(lines) < 25, lines
     assert "phantom v1: 4 cells to measure in 2 chunks, 0 done already" in lines
     [failed] = [line for line in lines if "failed for now" in line]
     assert "1 of 2 cells of phantom v1 chunk" in failed
@@ -196,10 +218,13 @@ def test_a_run_with_cells_that_failed_for_now_has_failed(
     assert flow_run.state
     assert flow_run.state.is_failed()
     assert "1 of 6 nuclei failed for now" in str(flow_run.state.message)
-    tasks = task_runs(client, flow_run.id, 6)
+    [shard] = shards(client, flow_run.id)
+    assert shard.state
+    assert shard.state.is_failed()
+    tasks = task_runs(client, shard.id, 3)
     failed = [task for task in tasks if task.state and task.state.is_failed()]
     assert [task.run_count for task in failed] == [4]
-    assert sum(task.state.is_completed() for task in tasks if task.state) == 5
+    assert sum(task.state.is_completed() for task in tasks if task.state) == 2
     table = json.loads(str(artifacts(client, flow_run.id)["phantom-v1-failures"].data))
     assert dict(zip(table["nucleus_id"], table["transient"], strict=True))[str(spots[0].nucleus_id)] is True
 
@@ -296,7 +321,7 @@ def test_a_server_that_does_not_answer_for_a_while(
     dataset: Path, undisturbed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While cells are measured nobody need listen: the run goes on, and says at its end how it came out."""
-    monkeypatch.setattr(flows.extract, "_UPDATE_EVERY_S", 0.0)
+    monkeypatch.setattr(flows.fanout, "UPDATE_EVERY_S", 0.0)
     with Relay(PREFECT_API_URL.value()) as relay:
 
         def on_progress(progress: Progress) -> None:

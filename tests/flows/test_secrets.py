@@ -57,7 +57,7 @@ def test_it_works_without_a_server_and_with_an_empty_home(fresh: Fresh) -> None:
     with sqlite3.connect(fresh.folder / "home/.prefect/prefect.db") as database:
         runs = database.execute("select name, state_type from flow_run order by created").fetchall()
         tasks = {name for (name,) in database.execute("select name from task_run where state_type = 'COMPLETED'")}
-    assert runs == [("phantom v1", "COMPLETED"), ("phantom v1", "FAILED")]
+    assert runs == [("phantom v1", "COMPLETED"), ("phantom v1 chunk 0", "COMPLETED"), ("phantom v1", "FAILED")]
     assert {"plan of phantom v1", "phantom v1 chunk 0", "table of phantom v1"} <= tasks
 
 

@@ -1,0 +1,70 @@
+"""`somatic status`."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.options import DatasetName, To, Version, parse_version
+from cli.prefect_settings import prepare_prefect
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+EXAMPLES = (
+    "somatic status minnie65 --to s3://my-bucket/somatic",
+    "somatic status my.toml",
+)
+NOTE = (
+    "Read from the results themselves, so that it tells the same on every machine that can read them. "
+    "Where PREFECT_API_URL names a server that knows the run, its state and those of its shards are shown too."
+)
+
+
+def status(dataset: DatasetName, version: Version = None, to: To = None) -> None:
+    """Say how the latest extraction of a dataset stands.
+
+    Cells by status, rate and time left, why cells failed, and where the results are.
+    """
+    number = parse_version(version)
+    if number == "latest":
+        raise typer.BadParameter(
+            "give a number; without it the latest run is shown", param_hint="--version"
+        )
+
+    from rich.console import Console
+
+    from cli.reading import read_dataset
+    from cli.showing import show_status
+    from cli.steps import shown_steps
+    from somatic.extraction import DEFAULT_RESULTS
+    from somatic.status import read_status
+    from somatic.store import ResultStore
+
+    described = read_dataset(dataset)
+    with shown_steps() as step:
+        step("reading what is stored")
+        results = ResultStore(f"{(to or described.results or DEFAULT_RESULTS).rstrip('/')}/{described.name}")
+        found = read_status(results, number)
+        step("asking Prefect")
+        states = _states(found.run.id)
+    show_status(Console(), described.name, found, states)
+
+
+def _states(run_id: str) -> "tuple[str, Counter[str]] | None":
+    """What a Prefect server that is set says of the run; it is no fault when it says nothing."""
+    prepare_prefect()
+
+    import httpx
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    if not PREFECT_API_URL.value():
+        return None
+
+    from flows.states import read_states
+
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            return read_states(run_id)
+    except httpx.HTTPError as error:
+        typer.echo(f"somatic: Prefect's server could not be asked ({error})", err=True)
+        return None
