@@ -134,9 +134,9 @@ def test_names_are_for_people(seen: Seen) -> None:
         *(f"phantom v1 chunk {number}" for number in range(4)),
         "synapses of phantom v1 chunks 0 to 3",
     ]
-    for run in (seen.flow_run, seen.shard, *seen.tasks, *seen.tasks_of_shard):
-        assert run.state
-        assert run.state.is_completed(), run.name
+    for each in (seen.flow_run, seen.shard, *seen.tasks, *seen.tasks_of_shard):
+        assert each.state
+        assert each.state.is_completed(), each.name
 
 
 def test_progress_and_summary_are_words(seen: Seen) -> None:
