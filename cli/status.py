@@ -27,9 +27,7 @@ def status(dataset: DatasetName, version: Version = None, to: To = None) -> None
     """
     number = parse_version(version)
     if number == "latest":
-        raise typer.BadParameter(
-            "give a number; without it the latest run is shown", param_hint="--version"
-        )
+        raise typer.BadParameter("give a number; without it the latest run is shown", param_hint="--version")
 
     from rich.console import Console
 

@@ -89,6 +89,7 @@ def read_status(results: ResultStore, version: int | None = None, now: datetime 
 def _per_minute(rows: pa.Table, run: Run, now: datetime | None) -> float:
     now = now or datetime.now(UTC)
     since = max(now - _RECENT, run.started)
-    by_status = Counter(rows.filter(pc.greater(rows["finished"], pa.scalar(since)))["status"].to_pylist())
+    recent = pc.and_(pc.greater(rows["finished"], pa.scalar(since)), pc.invert(rows["transient"]))
+    by_status = Counter(rows.filter(recent)["status"].to_pylist())
     minutes = (now - since).total_seconds() / 60
     return (by_status["ok"] + by_status["failed"]) / minutes if minutes > 0 else 0.0

@@ -47,9 +47,9 @@ def queries(cave: CaveServer) -> list[int | None]:
 
 
 def busy_and_slow(cave: CaveServer) -> None:
-    """The rate limit, three times, and two answers that come too late."""
+    """The rate limit, five times, twice of them so late that nobody waits for the answer."""
     cave.slow(SYNAPSES, 6.0, times=2)
-    cave.fail(SYNAPSES, 500, "429 Too Many Requests: 200 per 1 minute", times=3)
+    cave.fail(SYNAPSES, 500, "429 Too Many Requests: 200 per 1 minute", times=5)
 
 
 def broken(cave: CaveServer) -> None:

@@ -1,0 +1,52 @@
+"""`somatic status`."""
+
+from pathlib import Path
+
+import pytest
+from command_line import Run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+
+def said(out: str) -> dict[str, str]:
+    """The lines of a status by their names, the title under its own."""
+    title, *lines = out.splitlines()
+    return {"title": title} | {line[:14].strip(): line[14:].strip() for line in lines}
+
+
+def test_after_a_run(run: Run, files_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same counts that the run ended with, and where its results are; without a server nothing of Prefect."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert run("extract", files_toml, "--limit", 2, "--to", "results").status == 0
+    ran = run("status", files_toml, "--to", "results")
+    assert (ran.status, ran.err) == (0, "")
+    shown = said(ran.out)
+    assert shown["title"] == "tables v1"
+    assert shown["nuclei"] == "2: 1 ok, 0 failed, 1 skipped"
+    assert shown["run"].startswith("planned ")
+    assert shown["results"].startswith(f"{tmp_path}/results/tables/v1/")
+    assert {"shards", "rate"}.isdisjoint(shown)
+
+
+def test_nothing_there(run: Run, files_toml: Path, tmp_path: Path) -> None:
+    """Where nothing was extracted, one line says so, and nothing is made."""
+    ran = run("status", files_toml, "--to", "elsewhere")
+    assert ran.status == 1
+    assert ran.error.startswith(f"no extraction has begun at {tmp_path}/elsewhere/tables; say with --to")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_not_there(run: Run, files_toml: Path) -> None:
+    """What is stored is shown all the same, and why Prefect's part is missing."""
+    assert run("extract", files_toml, "--limit", 2, "--to", "results").status == 0
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        ran = run("status", files_toml, "--to", "results")
+    assert ran.status == 0
+    assert "2: 1 ok, 0 failed, 1 skipped" in ran.out
+    assert ran.err.startswith("somatic: Prefect's server could not be asked (")
+
+
+def test_latest_is_no_version_of_a_status(run: Run, files_toml: Path) -> None:
+    """It is said what to do in place of it."""
+    ran = run("status", files_toml, "--version", "latest")
+    assert ran.status == 2
+    assert "give a number; without it the latest run is shown" in ran.error
