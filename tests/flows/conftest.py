@@ -1,16 +1,14 @@
 """A scene, datasets made of it, a Prefect server and a laptop."""
 
 import multiprocessing.forkserver
-import os
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import impatient  # noqa: F401 - for what this process reads itself
-import numpy as np
 import pytest
-from extracting import RADIUS_UM, TOKEN, Results, Spot, changed, run, without_nuclei
+from extracting import TOKEN, Results, Spot, changed, find_spots, run, without_nuclei
 from file_server import FileServer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
@@ -18,15 +16,15 @@ import somatic.cave_client
 from flows.own_server import send_what_is_left
 from sandbox.cave import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
-from sandbox.scene import Scene, write_scene
+from sandbox.scene import Scene
 from somatic import cave_calls
 from somatic.cave_calls import Patience
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """The whole phantom; SOMATIC_SCENE names a folder that keeps it from one session to the next."""
-    return write_scene(Path(os.environ.get("SOMATIC_SCENE") or tmp_path_factory.mktemp("flows") / "volume"))
+def scene(phantom: Any) -> Scene:
+    """The whole phantom."""
+    return phantom.scene
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -115,20 +113,4 @@ def undisturbed(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Resul
 @pytest.fixture(scope="session")
 def spots(scene: Scene) -> list[Spot]:
     """Cells that can be made to fail or to wait, each alone, in the order of their ids."""
-    rows = scene.nuclei(1)
-    rows = rows[rows["pt_root_id"].fillna(0) > 1]
-    centres_nm = rows[[f"pt_position_lookup_{axis}" for axis in "xyz"]].to_numpy() * scene.table_resolution_nm
-    reach_nm, voxel_nm = RADIUS_UM * 1000, np.array(scene.voxel_size_nm)
-
-    def overlap(first_nm: np.ndarray, last_nm: np.ndarray, reach_nm: np.ndarray) -> np.ndarray:
-        return ((centres_nm + reach_nm > first_nm) & (centres_nm - reach_nm < last_nm)).all(axis=1)
-
-    found = {}
-    for path in (scene.folder / "seg_v1").glob("*/*.gz"):
-        first_nm, last_nm = np.array(re.findall(r"(-?\d+)-(-?\d+)", path.name), dtype=int).T * voxel_nm
-        # A voxel more or less, since the flow rounds in its own way.
-        [*sure] = np.flatnonzero(overlap(first_nm, last_nm, reach_nm - voxel_nm))
-        [*possible] = np.flatnonzero(overlap(first_nm, last_nm, reach_nm + voxel_nm))
-        if len(sure) == 1 and sure == possible and not overlap(first_nm, last_nm, voxel_nm).any():
-            found[int(rows["id"].iloc[sure[0]])] = path.name.removesuffix(".gz")
-    return [Spot(nucleus_id, name) for nucleus_id, name in sorted(found.items())]
+    return find_spots(scene)

@@ -1,6 +1,7 @@
 """Ways to run the flow and the command, and to look at what they leave."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from prefect import State
 
 from flows.extract import extract
 from sandbox.cave import MaterializedVersion
+from sandbox.scene import Scene
 from somatic.store import ResultStore
 
 SOMATIC = Path(sys.executable).with_name("somatic")
@@ -29,6 +32,27 @@ class Spot:
 
     nucleus_id: int
     file: str
+
+
+def find_spots(scene: Scene) -> list[Spot]:
+    """Cells that can be made to fail or to wait, each alone, in the order of their ids."""
+    rows = scene.nuclei(1)
+    rows = rows[rows["pt_root_id"].fillna(0) > 1]
+    centres_nm = rows[[f"pt_position_lookup_{axis}" for axis in "xyz"]].to_numpy() * scene.table_resolution_nm
+    reach_nm, voxel_nm = RADIUS_UM * 1000, np.array(scene.voxel_size_nm)
+
+    def overlap(first_nm: np.ndarray, last_nm: np.ndarray, reach_nm: np.ndarray) -> np.ndarray:
+        return ((centres_nm + reach_nm > first_nm) & (centres_nm - reach_nm < last_nm)).all(axis=1)
+
+    found = {}
+    for path in (scene.folder / "seg_v1").glob("*/*.gz"):
+        first_nm, last_nm = np.array(re.findall(r"(-?\d+)-(-?\d+)", path.name), dtype=int).T * voxel_nm
+        # A voxel more or less, since the flow rounds in its own way.
+        [*sure] = np.flatnonzero(overlap(first_nm, last_nm, reach_nm - voxel_nm))
+        [*possible] = np.flatnonzero(overlap(first_nm, last_nm, reach_nm + voxel_nm))
+        if len(sure) == 1 and sure == possible and not overlap(first_nm, last_nm, voxel_nm).any():
+            found[int(rows["id"].iloc[sure[0]])] = path.name.removesuffix(".gz")
+    return [Spot(nucleus_id, name) for nucleus_id, name in sorted(found.items())]
 
 
 @dataclass(frozen=True)
