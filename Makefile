@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock image clean
+.PHONY: help demo test test-cluster lint types format lock image clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -28,8 +28,12 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 demo: $(VENV)/.runtime ## features of every cell of a made-up volume, in ./somatic-demo
 	@$(BIN)/somatic demo
 
-test: $(VENV)/.dev lint types ## lint, types and all tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+# Without KUBECONFIG, since the tests of the cluster must not begin on whatever cluster a person works with.
+test: $(VENV)/.dev lint types ## lint, types and all tests but those of a cluster
+	@KUBECONFIG= $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-cluster: $(VENV)/.dev ## runs and accidents on the Kubernetes cluster that KUBECONFIG names
+	@$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## style
 	@$(BIN)/ruff check .

@@ -1,0 +1,228 @@
+"""A lab with a cluster: Prefect's server, a worker, a bucket, CAVE, and extractions that are started there."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from cluster import Cluster
+from extracting import Results, Spot, command, ended
+from file_server import Fault, FileServer
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import LogSort
+from prefect_server import PrefectServer
+from s3_proxy import S3Proxy
+
+from deployments.definitions import apply_deployment, read_definitions
+from sandbox.cave import CaveServer
+
+POOL = "somatic"
+_PARAMETERS = {
+    "version": 1,
+    "shard_deployment": "extract-shard/phantom",
+    "chunk": 1,
+    "chunks_per_shard": 6,
+    "workers": 2,
+    "retry_delay_s": 0.5,
+}
+_BIN = Path(sys.executable).parent
+
+
+class Worker:
+    """A worker of the pool, with the rights of its account alone.
+
+    Parameters
+    ----------
+    kubeconfig : Path
+        Of its account.
+    api_url : str
+        Of Prefect's server.
+    folder : Path
+        For its log.
+    """
+
+    def __init__(self, kubeconfig: Path, api_url: str, folder: Path) -> None:
+        self.log = folder / "worker.log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_"))}
+        self._environment = environment | {
+            "HOME": str(folder),
+            "KUBECONFIG": str(kubeconfig),
+            "PREFECT_API_URL": api_url,
+            # As the chart of the worker has it: its role holds in this namespace alone.
+            "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": "somatic",
+            "PREFECT_KUBERNETES_CLUSTER_UID": "somatic",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+        }
+
+    def start(self) -> None:
+        """Start it."""
+        command = [_BIN / "prefect", "worker", "start", "--pool", POOL, "--type", "kubernetes"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--install-policy", "never"], env=self._environment, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """Let it vanish without a word."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it as Kubernetes does."""
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def deploy(client: SyncPrefectClient, api_url: str, dataset: Path, results: str, s3_endpoint: str) -> None:
+    """Make pool, queues and automations as docs/cluster.md says, and deployments like those of prefect.yaml.
+
+    A config map holds the dataset file. It is mounted where the file lies on this machine, since the nodes of some
+    clusters mount nothing, and are this machine.
+    """
+    environment = {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+    volumes = [
+        {"name": "scratch", "emptyDir": {"sizeLimit": "4Gi"}},
+        {"name": "dataset", "configMap": {"name": dataset.stem}},
+    ]
+    mounts = [
+        {"name": "scratch", "mountPath": "/tmp"},
+        {"name": "dataset", "mountPath": str(dataset.parent), "readOnly": True},
+    ]
+    said = {"env": environment, "volumes": volumes, "volume_mounts": mounts}
+    variables = [f"--job-variable={name}={json.dumps(value)}" for name, value in said.items()]
+    ran = ended(
+        command(
+            *("deploy", "--type", "kubernetes", "--image", "somatic:test", "--to", results, "--shards", 2, *variables),
+            folder=dataset.parent,
+            PREFECT_API_URL=api_url,
+        )
+    )
+    assert ran.status == 0, ran.err
+    for definition in read_definitions():
+        small = {"cpu_request": "250m", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "3Gi"}
+        of_scene = {"dataset": str(dataset)}
+        if "shard_deployment" in definition["parameters"]:
+            of_scene |= _PARAMETERS
+        pool = definition["work_pool"]
+        phantom = definition | {
+            "name": "phantom",
+            "tags": ["somatic", "phantom"],
+            "parameters": definition["parameters"] | of_scene,
+            "work_pool": pool | {"job_variables": pool["job_variables"] | small},
+        }
+        apply_deployment(client, phantom, POOL, results, dry_run=False)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything that an extraction of the scene needs, and what goes wrong on demand.
+
+    Attributes
+    ----------
+    bucket : FileServer
+        The segmentation. It notes what is read: a cell that is measured reads its file (`Spot`) once.
+    s3 : S3Proxy
+        What the pods take for S3.
+    """
+
+    client: SyncPrefectClient
+    cluster: Cluster
+    server: PrefectServer
+    worker: Worker
+    cave: CaveServer
+    bucket: FileServer
+    s3: S3Proxy
+    s3_url: str
+    spots: list[Spot]
+
+    def extract(self, **parameters: Any) -> "Extraction":
+        """Start extract/phantom: twelve chunks of one cell in two shards, each with two workers."""
+        self.bucket.asked.clear()
+        to = f"{self.s3_url}/{uuid4().hex}"
+        deployment = self.client.read_deployment_by_name("extract/phantom")
+        run = self.client.create_flow_run_from_deployment(deployment.id, parameters={"to": to, **parameters})
+        return Extraction(self, run.id, Results(to))
+
+    def hold(self, spot: Spot) -> None:
+        """Let the next who measures this cell wait, until `repair`."""
+        self.bucket.faults[spot.file] = Fault(wait=threading.Event(), times=1)
+
+    def repair(self) -> None:
+        """Let nobody wait, and nothing fail."""
+        for fault in self.bucket.faults.values():
+            if fault.wait:
+                fault.wait.set()
+        self.bucket.faults.clear()
+        self.cave.clear_faults()
+        self.cave.rate_limit(None)
+        self.s3.busy, self.s3.delay_s = False, 0.0
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A flow run of extract/phantom."""
+
+    lab: Lab
+    id: UUID
+    results: Results
+
+    @property
+    def run(self) -> FlowRun:
+        """The flow run as it is now."""
+        return self.lab.client.read_flow_run(self.id)
+
+    @property
+    def state(self) -> State:
+        """Its state now."""
+        state = self.run.state
+        assert state
+        return state
+
+    def shards(self) -> list[FlowRun]:
+        """Its shards, the first first."""
+        of_run = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[self.id]))
+        return sorted(self.lab.client.read_flow_runs(flow_run_filter=of_run), key=lambda run: run.parameters["start"])
+
+    def ended(self, within_s: float = 180) -> State:
+        """Wait for its end; give its final state."""
+        self.until(lambda: self.state.is_final(), within_s)
+        return self.state
+
+    def until(self, true: Callable[[], bool], within_s: float = 90) -> None:
+        """Wait for something; if it does not happen, say what the runs said instead."""
+        deadline = time.monotonic() + within_s
+        while not true():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"it did not happen within {within_s:g} s\n{self.story()}")
+            time.sleep(0.2)
+
+    def story(self) -> str:
+        """States and logs of its flow runs."""
+        runs = [self.run, *self.shards()]
+        lines = [f"{run.name} ({run.id}): {run.state_name}, started {run.run_count} times" for run in runs]
+        of_runs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs]))
+        logs = self.lab.client.read_logs(of_runs, limit=200, sort=LogSort.TIMESTAMP_ASC)
+        return "\n".join([*lines, *(f"{log.timestamp:%H:%M:%S} {log.message}" for log in logs)])
+
+    def measured(self) -> Counter[int]:
+        """How often each cell was begun, of those that have a file of their own."""
+        reads = Counter(path.rsplit("/", 1)[-1] for path in self.lab.bucket.asked)
+        return Counter({spot.nucleus_id: reads[spot.file] for spot in self.lab.spots})

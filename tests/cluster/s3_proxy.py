@@ -1,0 +1,96 @@
+"""Stands before an S3 server and lets it be slow, or say that it is too busy."""
+
+import http.client
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+_BUSY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+
+
+class S3Proxy:
+    """Hands requests on to an S3 server.
+
+    Parameters
+    ----------
+    endpoint : str
+        Of the server.
+
+    Attributes
+    ----------
+    busy : bool
+        Whether the answer to everything is 503.
+    delay_s : float
+        Wait before each answer.
+    refused : int
+        How many requests were answered with 503.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.busy = False
+        self.delay_s = 0.0
+        self.refused = 0
+        self._server = _Server(("127.0.0.1", 0), _handler(self, urlsplit(endpoint).netloc))
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "S3Proxy":
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is no error here."""
+
+
+def _handler(proxy: S3Proxy, behind: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self._body()
+            time.sleep(proxy.delay_s)
+            if proxy.busy:
+                proxy.refused += 1
+                self._send(503, {"Content-Type": "application/xml"}, _BUSY)
+                return
+            connection = http.client.HTTPConnection(behind, timeout=60)
+            try:
+                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                answer = connection.getresponse()
+                self._send(answer.status, dict(answer.headers.items()), answer.read())
+            finally:
+                connection.close()
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                raise NotImplementedError("S3 clients say how long their data is")
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+        def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            # That of a HEAD request is the length of what a GET would send.
+            length = headers.get("Content-Length", len(body)) if self.command == "HEAD" else len(body)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    return Handler
