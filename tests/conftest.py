@@ -1,15 +1,21 @@
 """Fixtures that many tests share."""
 
+import fcntl
+import json
 import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from prefect_server import prefect_api_url  # noqa: F401 - a fixture
+
+from sandbox.scene import Scene, load_scene, write_scene
 
 _S3 = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -53,3 +59,31 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return str(tmp_path / "results")
     return f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """The whole phantom scene, and how it was to write it."""
+
+    scene: Scene
+    shares: list[float]
+    """Progress as it was told."""
+    cpu_s: float
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
+    """The phantom, written once for all processes of a session; SOMATIC_SCENE names a folder that keeps it for more."""
+    # Of several processes each has a folder of its own in one that they share.
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder = Path(os.environ.get("SOMATIC_SCENE") or shared / "phantom")
+    noted = folder.with_name(f"{folder.name}-written.json")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not noted.exists():
+            shares: list[float] = []
+            started = time.process_time()
+            write_scene(folder, progress=shares.append)
+            noted.write_text(json.dumps([shares, time.process_time() - started]))
+    return Phantom(load_scene(folder), *json.loads(noted.read_text()))

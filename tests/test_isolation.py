@@ -4,6 +4,7 @@ The deaths are real: the server that the cells read from finds the process that 
 """
 
 import gzip
+import multiprocessing.forkserver
 import os
 import signal
 import struct
@@ -94,8 +95,8 @@ def assert_measured(result: CellResult) -> None:
 
 def measuring_processes() -> list[psutil.Process]:
     """Processes below this one that measure cells: children of the fork server."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.ppid() != os.getpid()]
+    fork_server = multiprocessing.forkserver._forkserver._forkserver_pid
+    return psutil.Process(fork_server).children() if fork_server else []
 
 
 def asking(port: int) -> psutil.Process:

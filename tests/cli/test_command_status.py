@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from command_line import Run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -13,11 +12,11 @@ def said(out: str) -> dict[str, str]:
     return {"title": title} | {line[:14].strip(): line[14:].strip() for line in lines}
 
 
-def test_after_a_run(run: Run, files_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_run(run: Run, files_toml: Path, tmp_path: Path) -> None:
     """The same counts that the run ended with, and where its results are; without a server nothing of Prefect."""
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    assert run("extract", files_toml, "--limit", 2, "--to", "results").status == 0
-    ran = run("status", files_toml, "--to", "results")
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert run("extract", files_toml, "--limit", 2, "--to", "results").status == 0
+        ran = run("status", files_toml, "--to", "results")
     assert (ran.status, ran.err) == (0, "")
     shown = said(ran.out)
     assert shown["title"] == "tables v1"

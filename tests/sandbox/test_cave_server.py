@@ -276,14 +276,14 @@ class TestTraps:
 
     def test_truncation_is_only_logged(self, client, caplog):
         """A capped answer looks like any other; a header, which caveclient logs, is the only sign."""
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING, logger="caveclient"):
             found = client.materialize.synapse_query(remove_autapses=False)
         assert len(found) == 500
         assert '201 - "Limited query to 500 rows' in caplog.text
 
     def test_an_answer_of_exactly_the_cap_warns_too(self, client, caplog):
         """The header comes also when nothing is missing."""
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING, logger="caveclient"):
             found = client.materialize.query_table(SYNAPSES, filter_less_equal_dict={"id": 500})
         assert _ids(found) == list(range(1, 501))
         assert "Limited query to 500 rows" in caplog.text

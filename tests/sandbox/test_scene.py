@@ -1,7 +1,6 @@
 """The phantom scene: read back as anyone would, and held against how it was made."""
 
 import hashlib
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +24,9 @@ FULLY_LABELLED = ("ordinary", "edge", "merged", "no mesh", "re-rooted", "moved",
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """The scene, the share of progress as it was told, CPU seconds of writing it."""
-    shares: list[float] = []
-    wall, cpu = time.perf_counter(), time.process_time()
-    scene = write_scene(tmp_path_factory.mktemp("scene"), progress=shares.append)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"scene written in {wall:.1f} s, {cpu:.1f} CPU seconds")
-    return scene, shares, cpu
-
-
-@pytest.fixture(scope="module")
-def scene(written) -> Scene:
+def scene(phantom) -> Scene:
     """The scene."""
-    return written[0]
+    return phantom.scene
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +60,9 @@ def box_round(scene: Scene, nucleus, shape) -> tuple[slice, ...]:
     return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(lower, upper, shape, strict=True))
 
 
-def test_written_in_time(written):
+def test_written_in_time(phantom):
     """The whole scene costs less than 40 CPU seconds, and progress runs from 0 to 1."""
-    _, shares, cpu = written
+    shares, cpu = phantom.shares, phantom.cpu_s
     assert cpu < 40
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
