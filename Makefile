@@ -30,7 +30,7 @@ demo: $(VENV)/.runtime ## features of every cell of a made-up volume, in ./somat
 
 # Without KUBECONFIG, since the tests of the cluster must not begin on whatever cluster a person works with.
 test: $(VENV)/.dev lint types ## lint, types and all tests but those of a cluster
-	@KUBECONFIG= $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@KUBECONFIG= $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-cluster: $(VENV)/.dev ## runs and accidents on the Kubernetes cluster that KUBECONFIG names
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
