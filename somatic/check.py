@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 
 from somatic.cutout import Segmentation
 from somatic.errors import WrongSegmentation
@@ -36,11 +37,7 @@ def check_segmentation(nuclei: Nuclei, segmentation: Segmentation, title: str) -
     SegmentationUnavailable
         A file could not be read.
     """
-    frame = nuclei.frame
-    frame = frame[(frame["root_id"] > 0) & frame[list(POSITION)].notna().all(axis=1)]
-    # The same few each time, spread over the table whatever its order.
-    spread = frame["nucleus_id"].map(lambda nucleus_id: hashlib.sha256(str(nucleus_id).encode()).hexdigest())
-    sample = frame.loc[spread.sort_values().index[:_SAMPLE]]
+    sample = choose_sample(nuclei)
     if sample.empty:
         return 0
     centres_nm = sample[list(POSITION)].to_numpy(np.int64) * np.asarray(nuclei.resolution_nm)
@@ -57,3 +54,11 @@ def check_segmentation(nuclei: Nuclei, segmentation: Segmentation, title: str) -
             "the version that it was made from, or name the right one under [segmentations]"
         )
     return len(sample)
+
+
+def choose_sample(nuclei: Nuclei) -> pd.DataFrame:
+    """Rows of the nuclei that `check_segmentation` looks up: the same few each time, spread over the table."""
+    frame = nuclei.frame
+    frame = frame[(frame["root_id"] > 0) & frame[list(POSITION)].notna().all(axis=1)]
+    spread = frame["nucleus_id"].map(lambda nucleus_id: hashlib.sha256(str(nucleus_id).encode()).hexdigest())
+    return frame.loc[spread.sort_values().index[:_SAMPLE]]
