@@ -1,13 +1,17 @@
 """One limit on requests to CAVE for all processes of a Prefect server: jobs on a cluster share the user's allowance."""
 
+import logging
+import math
 import re
+import threading
+import time
 from urllib.parse import urlsplit
 
 import httpx
 from prefect import get_client
-from prefect.concurrency.sync import rate_limit
-from prefect.exceptions import ObjectNotFound, PrefectException
-from prefect.logging import get_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from somatic.cave_calls import REQUESTS_PER_MINUTE, RateLimiter, limit_by
 
@@ -16,7 +20,11 @@ SLOTS = REQUESTS_PER_MINUTE // 6
 SLOTS_PER_S = (REQUESTS_PER_MINUTE - SLOTS) / 60
 """... and so many each second after that: together never more than `REQUESTS_PER_MINUTE` within a minute."""
 
-_PATIENCE_S = 900.0
+_PATIENCE = httpx.Timeout(30.0, connect=5.0)
+# A server that did not answer is left alone for so long.
+_AWAY_S = 60.0
+# A limit that a person raises is noticed after so long.
+_LONGEST_WAIT_S = 60.0
 
 
 def limit_name(server: str) -> str:
@@ -28,6 +36,8 @@ def limit_name(server: str) -> str:
 class SharedRateLimiter(RateLimiter):
     """Also asks Prefect's server, where `somatic deploy` made the limit, whether a request may pass.
 
+    Prefect's own `rate_limit` does the same, but tries for minutes to reach a server that is away, for each request.
+
     Parameters
     ----------
     name : str
@@ -37,15 +47,41 @@ class SharedRateLimiter(RateLimiter):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
+        # Made here, where Prefect's settings are those of the run: a thread that waits need not have them.
+        self._client = get_client(httpx_settings={"timeout": _PATIENCE}, sync_client=True)
+        self._asking = threading.Lock()
+        self._ask_from = -math.inf
+        self._answered = True
 
     def wait(self) -> None:
         """Block until a request may pass, and count it, here and on the server."""
-        try:
-            rate_limit(self._name, timeout_seconds=_PATIENCE_S)
-        except (httpx.HTTPError, TimeoutError, PrefectException) as error:
-            # CAVE itself says when it is too much, which is waited for; a server that is away must not stop the work.
-            get_logger(__name__).warning("limit %s: %s; going on within the limit of this process", self._name, error)
+        # One thread of a process asks at a time, so that a server has few to turn away.
+        with self._asking:
+            while (delay_s := self._ask_server()) > 0:
+                time.sleep(min(delay_s, _LONGEST_WAIT_S))
         super().wait()
+
+    def _ask_server(self) -> float:
+        """Seconds until it makes sense to ask again; 0 when the request may pass."""
+        if time.monotonic() < self._ask_from:
+            return 0.0
+        try:
+            # A connection that was idle may have been closed: once more.
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+                limits = self._client.increment_concurrency_slots([self._name], 1, mode="rate_limit").json()
+        except (httpx.HTTPError, ValueError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.LOCKED:
+                return float(error.response.headers["Retry-After"])
+            # CAVE itself says when it is too much, which is waited for; a server that is away must not stop the work.
+            if self._answered:
+                _log().warning("limit %s: %s; going on within the limit of this process", self._name, _reason(error))
+            self._answered = False
+            self._ask_from = time.monotonic() + _AWAY_S
+        else:
+            self._answered = True
+            if not limits:
+                self._ask_from = math.inf
+        return 0.0
 
 
 def share_rate_limit() -> None:
@@ -54,10 +90,19 @@ def share_rate_limit() -> None:
 
 
 def _limiter(server: str) -> RateLimiter:
-    name = limit_name(server)
+    return SharedRateLimiter(limit_name(server))
+
+
+def _reason(error: Exception) -> str:
+    # The text of a refusal would name the server's address, before which a password may stand.
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"Prefect's server says {error.response.status_code} {error.response.text[:200]}"
+    return f"Prefect's server does not answer ({str(error) or type(error).__name__})"
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The run's own log, which its page shows, where there is a run."""
     try:
-        with get_client(sync_client=True) as client:
-            client.read_global_concurrency_limit_by_name(name)
-    except (ObjectNotFound, httpx.HTTPError):
-        return RateLimiter()
-    return SharedRateLimiter(name)
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger(__name__)
