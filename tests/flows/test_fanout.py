@@ -1,0 +1,187 @@
+"""Shards as flow runs of a deployment, on a work pool of processes with a worker beside this one."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pandas as pd
+import psutil
+import pytest
+from extracting import Results, Spot, command, ended, error_of, run
+from file_server import Fault, FileServer
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling
+
+from somatic.errors import PermanentError
+
+POOL = "fanout"
+PREFECT = Path(sys.executable).with_name("prefect")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[SyncPrefectClient]:
+    """Prefect's API."""
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def worker(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:  # noqa: ARG001 - there is a server
+    """What docs/cluster.md says for one machine: `somatic deploy`, and a worker in a second shell."""
+    folder = tmp_path_factory.mktemp("worker")
+    deploy = command("deploy", "--type", "process", "--pool", POOL, "--shards", 2, "--to", folder, folder=folder)
+    ran = ended(deploy)
+    assert ran.status == 0, ran.err
+    arguments = ("worker", "start", "--pool", POOL, "--type", "process")
+    environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([PREFECT, *arguments], cwd=folder, stdout=log, stderr=log, env=environment)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def started(client: SyncPrefectClient, dataset: Path, to: str) -> UUID:
+    """Start an extraction on the work pool, in two shards of two chunks of three cells."""
+    parameters = {
+        "dataset": str(dataset),
+        "version": None,
+        "to": to,
+        "chunk": 3,
+        "chunks_per_shard": 2,
+        "workers": 1,
+        "meshes": False,
+        "retry_delay_s": 0.05,
+    }
+    deployment = client.read_deployment_by_name("extract/minnie65")
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
+
+
+def shards(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
+    """Flow runs of its shards, by name."""
+    chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
+    return sorted(client.read_flow_runs(flow_run_filter=chosen), key=lambda shard: shard.name)
+
+
+def until(true: Callable[[], bool], within_s: float = 120) -> None:
+    """Wait for something that happens elsewhere."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def finished(client: SyncPrefectClient, run_id: UUID) -> FlowRun:
+    """The flow run when it has ended."""
+
+    def final() -> bool:
+        state = client.read_flow_run(run_id).state
+        return bool(state and state.is_final())
+
+    until(final)
+    return client.read_flow_run(run_id)
+
+
+def state_names(runs: list[FlowRun]) -> list[str | None]:
+    """How flow runs stand."""
+    return [each.state_name for each in runs]
+
+
+@pytest.mark.usefixtures("worker")
+def test_shards_are_flow_runs(client: SyncPrefectClient, dataset: Path, undisturbed: Results, tmp_path: Path) -> None:
+    """Each has a name, a range and the plan's hash for parameters, and no ids; the table is that of one process."""
+    results = Results(str(tmp_path / "results"))
+    parent = finished(client, started(client, dataset, results.root))
+    assert parent.state
+    assert parent.state.is_completed(), parent.state
+    assert parent.name == "phantom v1"
+    of_parent = shards(client, parent.id)
+    assert [(each.name, each.state_name) for each in of_parent] == [
+        ("phantom v1 chunks 0 to 1", "Completed"),
+        ("phantom v1 chunks 2 to 3", "Completed"),
+    ]
+    [plan] = results.store.names("plans")
+    for each, start in zip(of_parent, (0, 2), strict=True):
+        assert (each.parameters["plan"], each.parameters["run"]) == (plan.removesuffix(".parquet"), str(parent.id))
+        assert (each.parameters["start"], each.parameters["stop"]) == (start, start + 2)
+        assert each.idempotency_key == f"{parent.id}:{each.parameters['plan']}:{start}-{start + 2}"
+    assert results.features == undisturbed.features
+
+
+def test_a_shard_that_is_killed_runs_again(
+    client: SyncPrefectClient,
+    worker: psutil.Process,
+    http_dataset: Path,
+    bucket: FileServer,
+    spots: list[Spot],
+    undisturbed: Results,
+    tmp_path: Path,
+) -> None:
+    """SIGKILL of its process: the same flow run starts again and measures only what was in flight."""
+    held = Fault(wait=threading.Event(), times=1)
+    bucket.faults[spots[0].file] = held
+    results = Results(str(tmp_path / "results"))
+    parent = started(client, http_dataset, results.root)
+    until(lambda: any(spots[0].file in path for path in bucket.asked))
+    before = results.stored
+    [process] = [
+        child
+        for child in worker.children(recursive=True)
+        if str(shard_of(client, parent, results, spots[0])) in " ".join([*child.cmdline(), *child.environ().values()])
+        and child.parent() == worker
+    ]
+    process.kill()
+    held.wait.set()
+    run_of_parent = finished(client, parent)
+    assert run_of_parent.state
+    assert run_of_parent.state.is_completed(), run_of_parent.state
+    assert sorted(each.run_count for each in shards(client, parent)) == [1, 2]
+    assert results.stored == undisturbed.table.index.tolist()
+    assert set(before) <= set(results.stored)
+    assert results.features == undisturbed.features
+
+
+def shard_of(client: SyncPrefectClient, parent: UUID, results: Results, spot: Spot) -> UUID:
+    """Flow run of the shard that holds a cell."""
+    [plan] = results.store.names("plans")
+    rows = pd.read_parquet(results.store.url_of(f"plans/{plan}")).set_index("nucleus_id")
+    chunk = rows.loc[spot.nucleus_id, "chunk"]
+    [shard] = [each for each in shards(client, parent) if each.parameters["start"] <= chunk < each.parameters["stop"]]
+    return shard.id
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cancelled_run_stops_its_shards(
+    client: SyncPrefectClient, http_dataset: Path, bucket: FileServer, spots: list[Spot], tmp_path: Path
+) -> None:
+    """Cancelled in the UI, nothing of it goes on; what was stored stays."""
+    held = Fault(wait=threading.Event())
+    for spot in spots:
+        bucket.faults[spot.file] = held
+    results = Results(str(tmp_path / "results"))
+    parent = started(client, http_dataset, results.root)
+    until(lambda: any(spot.file in path for spot in spots for path in bucket.asked))
+    client.set_flow_run_state(parent, Cancelling())
+    until(lambda: set(state_names(shards(client, parent))) == {"Cancelled"})
+    assert finished(client, parent).state_name == "Cancelled"
+    held.wait.set()
+
+
+def test_a_deployment_that_is_not_there(dataset: Path, tmp_path: Path) -> None:
+    """One line names it and says how to make it; the plan stays."""
+    error = error_of(run(dataset, tmp_path / "results", shard_deployment="extract-shard/nowhere"))
+    assert isinstance(error, PermanentError)
+    assert "no deployment 'extract-shard/nowhere' for the shards; make it with: somatic deploy" in str(error)
