@@ -79,6 +79,7 @@ class Cluster:
 
     def delete_pod(self, name: str) -> None:
         """Delete a pod as a person does, with its time to end."""
+        self._end_job_of(name)
         kubectl("-n", NAMESPACE, "delete", "pod", name, "--wait=false")
 
     def delete_job(self, name: str) -> None:
@@ -87,10 +88,26 @@ class Cluster:
 
     def evict(self, name: str) -> None:
         """Evict a pod, as a node that is emptied does."""
+        self._end_job_of(name)
         version = "policy/v1" if "policy/v1" in kubectl("api-versions").split() else "policy/v1beta1"
         eviction = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
         kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+    def _end_job_of(self, pod: str) -> None:
+        """Do what Kubernetes itself does from 1.26 on: a Job without retries has failed when its pod is deleted.
+
+        Older ones put another pod into its place, which would run beside the one of Prefect's next Job.
+        """
+        version = json.loads(kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+        if tuple(map(int, version.removeprefix("v").split(".")[:2])) >= (1, 26):
+            return
+        [owner] = self._get("pod", pod)["metadata"]["ownerReferences"]
+        job = self._get("job", owner["name"])
+        failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+        job["status"] = {"failed": 1, "conditions": [failed], "startTime": job["status"]["startTime"]}
+        path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{owner['name']}/status"
+        kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(job))
 
     def _get(self, kind: str, name: str) -> dict[str, Any]:
         return json.loads(kubectl("-n", NAMESPACE, "get", kind, name, "--output=json"))

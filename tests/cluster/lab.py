@@ -8,11 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psutil
+import pytest
 from cluster import Cluster
 from extracting import Results, Spot, command, ended
 from file_server import Fault, FileServer
@@ -32,12 +35,13 @@ from deployments.definitions import apply_deployment, read_definitions
 from sandbox.cave import CaveServer
 
 POOL = "somatic"
+WORKERS = 2
 _PARAMETERS = {
     "version": 1,
     "shard_deployment": "extract-shard/phantom",
     "chunk": 1,
     "chunks_per_shard": 6,
-    "workers": 2,
+    "workers": WORKERS,
     "retry_delay_s": 0.5,
 }
 _BIN = Path(sys.executable).parent
@@ -162,8 +166,12 @@ class Lab:
         return Extraction(self, run.id, Results(to))
 
     def hold(self, spot: Spot) -> None:
-        """Let the next who measures this cell wait, until `repair`."""
+        """Let the next who measures this cell wait, until `repair`; whoever comes after them need not."""
         self.bucket.faults[spot.file] = Fault(wait=threading.Event(), times=1)
+
+    def is_held(self, spot: Spot) -> bool:
+        """Whether somebody waits."""
+        return any(spot.file in path for path in self.bucket.asked)
 
     def repair(self) -> None:
         """Let nobody wait, and nothing fail."""
@@ -174,6 +182,31 @@ class Lab:
         self.cave.clear_faults()
         self.cave.rate_limit(None)
         self.s3.busy, self.s3.delay_s = False, 0.0
+
+
+def processes_of(flow_run_id: UUID) -> list[psutil.Process]:
+    """Processes of the pod of a flow run, the container's first one first.
+
+    Only here are processes of pods those of this machine: a signal other than SIGTERM, and one to a process that is not
+    the first, would else take a shell in the pod.
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(flow_run_id):
+                found.append(process)
+        except psutil.Error:
+            continue
+    if not found:
+        pytest.skip("the pods of this cluster are no processes of this machine")
+    return sorted(found, key=psutil.Process.create_time)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """SIGKILL."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @dataclass(frozen=True)
@@ -221,6 +254,11 @@ class Extraction:
         of_runs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs]))
         logs = self.lab.client.read_logs(of_runs, limit=200, sort=LogSort.TIMESTAMP_ASC)
         return "\n".join([*lines, *(f"{log.timestamp:%H:%M:%S} {log.message}" for log in logs)])
+
+    def shard_of(self, chunk: int) -> FlowRun:
+        """The shard that a chunk belongs to."""
+        [shard] = [run for run in self.shards() if run.parameters["start"] <= chunk < run.parameters["stop"]]
+        return shard
 
     def measured(self) -> Counter[int]:
         """How often each cell was begun, of those that have a file of their own."""

@@ -1,26 +1,119 @@
 """Extractions on a cluster, whatever dies: every cell once, nothing measured twice but what was in hand."""
 
+from collections.abc import Callable
+
+import pandas as pd
 import pytest
-from extracting import Results
-from lab import Extraction, Lab
+from extracting import Results, Spot
+from lab import WORKERS, Extraction, Lab, kill, processes_of
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import AwaitingRetry
 
 DATABASE = "sqlite"
 pytestmark = pytest.mark.timeout(600)
 
 
-def check_table(extraction: Extraction, undisturbed: Results) -> None:
-    """See that every nucleus stands in one chunk file, and that the table is that of an undisturbed run."""
+@pytest.fixture(scope="module")
+def held(undisturbed: Results, whole_lab: Lab) -> tuple[int, Spot]:
+    """A chunk in the middle of the first shard, and the one cell in it, which can be made to wait."""
+    [name] = undisturbed.store.names("plans")
+    plan = pd.read_parquet(undisturbed.store.url_of(f"plans/{name}")).set_index("nucleus_id")
+    chunks = {int(plan.loc[spot.nucleus_id, "chunk"]): spot for spot in whole_lab.spots}
+    chunk = min(number for number in chunks if number >= 2)
+    return chunk, chunks[chunk]
+
+
+@pytest.fixture
+def extraction(lab: Lab, held: tuple[int, Spot]) -> Extraction:
+    """An extraction whose first shard is in the middle of its work, and waits there."""
+    lab.hold(held[1])
+    extraction = lab.extract()
+    extraction.until(lambda: lab.is_held(held[1]))
+    return extraction
+
+
+def check(extraction: Extraction, undisturbed: Results, *, at_most_twice: int = 0) -> None:
+    """See that it ended well: each nucleus in one chunk file, the table that of an undisturbed run.
+
+    Parameters
+    ----------
+    at_most_twice : int
+        So many cells may have been begun twice, all others once.
+    """
+    assert extraction.ended().is_completed(), extraction.story()
     assert extraction.results.stored == undisturbed.stored
     assert extraction.results.features == undisturbed.features
+    begun = extraction.measured()
+    assert set(begun.values()) <= {1, 2}, begun
+    assert list(begun.values()).count(2) <= at_most_twice, begun
 
 
 def test_normal(lab: Lab, undisturbed: Results) -> None:
     """Each shard is one Job, each cell is measured once, and the table is that of one machine to the last byte."""
     extraction = lab.extract()
-    state = extraction.ended()
-    assert state.is_completed(), extraction.story()
-    check_table(extraction, undisturbed)
-    assert set(extraction.measured().values()) == {1}
+    check(extraction, undisturbed)
     shards = extraction.shards()
     assert [(run.parameters["start"], run.parameters["stop"]) for run in shards] == [(0, 6), (6, 12)]
     assert [lab.cluster.count_jobs(run.id) for run in (extraction.run, *shards)] == [1, 1, 1]
+
+
+def engine_killed(lab: Lab, run: FlowRun) -> None:  # noqa: ARG001
+    """SIGKILL of the flow's process."""
+    kill([process for process in processes_of(run.id) if "prefect.engine" in process.cmdline()])
+
+
+def pod_killed(lab: Lab, run: FlowRun) -> None:  # noqa: ARG001
+    """SIGKILL of everything in a pod."""
+    kill(processes_of(run.id))
+
+
+def pod_deleted(lab: Lab, run: FlowRun) -> None:
+    """A person deletes a pod."""
+    lab.cluster.delete_pod(lab.cluster.pod_of(run.id))
+
+
+def pod_evicted(lab: Lab, run: FlowRun) -> None:
+    """A node is emptied."""
+    lab.cluster.evict(lab.cluster.pod_of(run.id))
+
+
+def job_deleted(lab: Lab, run: FlowRun) -> None:
+    """A person deletes a Job."""
+    lab.cluster.delete_job(lab.cluster.job_of(run.id))
+
+
+@pytest.mark.parametrize("accident", [engine_killed, pod_killed, pod_deleted, pod_evicted, job_deleted])
+def test_shard(
+    accident: Callable[[Lab, FlowRun], None],
+    extraction: Extraction,
+    held: tuple[int, Spot],
+    lab: Lab,
+    undisturbed: Results,
+) -> None:
+    """A shard that dies in the middle of its work is started again, and costs what it had in hand."""
+    chunk, spot = held
+    accident(lab, extraction.shard_of(chunk))
+    check(extraction, undisturbed, at_most_twice=WORKERS)
+    assert extraction.measured()[spot.nucleus_id] == 2
+    assert extraction.shard_of(chunk).run_count == 2
+    assert len(extraction.shards()) == 2
+
+
+def test_parent_pod_deleted(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
+    """A parent that is asked to end is started again, finds its shards at work, and costs nothing."""
+    pod_deleted(lab, extraction.run)
+    extraction.until(lambda: extraction.run.run_count == 2)
+    lab.repair()
+    check(extraction, undisturbed)
+    assert len(extraction.shards()) == 2
+
+
+def test_parent_pod_killed(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
+    """A parent that was killed crashes; its shards go on, and "Retry" in the UI finds them again."""
+    pod_killed(lab, extraction.run)
+    extraction.until(lambda: extraction.state.is_crashed())
+    lab.client.set_flow_run_state(extraction.id, AwaitingRetry(), force=True)
+    extraction.until(lambda: extraction.run.run_count == 2)
+    lab.repair()
+    check(extraction, undisturbed)
+    assert len(extraction.shards()) == 2
