@@ -137,6 +137,95 @@ def test_a_shard_that_is_killed_runs_again(
     parent = started(client, http_dataset, results.root)
     until(lambda: any(spots[0].file in path for path in bucket.asked))
     before = results.stored
+    shard = str(shard_of(client, parent, results, spots[0]))
+    [process] = [child for child in worker.children() if shard in said_to(child)]
+    process.kill()
+            process.wait()
+
+
+def started(client: SyncPrefectClient, dataset: Path, to: str) -> UUID:
+    """Start an extraction on the work pool, in two shards of two chunks of three cells."""
+    parameters = {
+        "dataset": str(dataset),
+        "version": None,
+        "to": to,
+        "chunk": 3,
+        "chunks_per_shard": 2,
+        "workers": 1,
+        "meshes": False,
+        "retry_delay_s": 0.05,
+    }
+    deployment = client.read_deployment_by_name("extract/minnie65")
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
+
+
+def shards(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
+    """Flow runs of its shards, by name."""
+    chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
+    return sorted(client.read_flow_runs(flow_run_filter=chosen), key=lambda shard: shard.name)
+
+
+def until(true: Callable[[], bool], within_s: float = 120) -> None:
+    """Wait for something that happens elsewhere."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def finished(client: SyncPrefectClient, run_id: UUID) -> FlowRun:
+    """The flow run when it has ended."""
+
+    def final() -> bool:
+        state = client.read_flow_run(run_id).state
+        return bool(state and state.is_final())
+
+    until(final)
+    return client.read_flow_run(run_id)
+
+
+def state_names(runs: list[FlowRun]) -> list[str | None]:
+    """How flow runs stand."""
+    return [each.state_name for each in runs]
+
+
+@pytest.mark.usefixtures("worker")
+def test_shards_are_flow_runs(client: SyncPrefectClient, dataset: Path, undisturbed: Results, tmp_path: Path) -> None:
+    """Each has a name, a range and the plan's hash for parameters, and no ids; the table is that of one process."""
+    results = Results(str(tmp_path / "results"))
+    parent = finished(client, started(client, dataset, results.root))
+    assert parent.state
+    assert parent.state.is_completed(), parent.state
+    assert parent.name == "phantom v1"
+    of_parent = shards(client, parent.id)
+    assert [(each.name, each.state_name) for each in of_parent] == [
+        ("phantom v1 chunks 0 to 1", "Completed"),
+        ("phantom v1 chunks 2 to 3", "Completed"),
+    ]
+    [plan] = results.store.names("plans")
+    for each, start in zip(of_parent, (0, 2), strict=True):
+        assert (each.parameters["plan"], each.parameters["run"]) == (plan.removesuffix(".parquet"), str(parent.id))
+        assert (each.parameters["start"], each.parameters["stop"]) == (start, start + 2)
+        assert each.idempotency_key == f"{parent.id}:{each.parameters['plan']}:{start}-{start + 2}"
+    assert results.features == undisturbed.features
+
+
+def test_a_shard_that_is_killed_runs_again(
+    client: SyncPrefectClient,
+    worker: psutil.Process,
+    http_dataset: Path,
+    bucket: FileServer,
+    spots: list[Spot],
+    undisturbed: Results,
+    tmp_path: Path,
+) -> None:
+    """SIGKILL of its process: the same flow run starts again and measures only what was in flight."""
+    held = Fault(wait=threading.Event(), times=1)
+    bucket.faults[spots[0].file] = held
+    results = Results(str(tmp_path / "results"))
+    parent = started(client, http_dataset, results.root)
+    until(lambda: any(spots[0].file in path for path in bucket.asked))
+    before = results.stored
     [process] = [
         child
         for child in worker.children(recursive=True)
@@ -152,6 +241,14 @@ def test_a_shard_that_is_killed_runs_again(
     assert results.stored == undisturbed.table.index.tolist()
     assert set(before) <= set(results.stored)
     assert results.features == undisturbed.features
+
+
+def said_to(process: psutil.Process) -> str:
+    """Arguments and environment of a process; nothing when it has ended."""
+    try:
+        return " ".join([*process.cmdline(), *process.environ().values()])
+    except psutil.Error:
+        return ""
 
 
 def shard_of(client: SyncPrefectClient, parent: UUID, results: Results, spot: Spot) -> UUID:
