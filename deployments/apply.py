@@ -7,7 +7,13 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.automations import apply_automation, failed_extractions, silent_runs
+from deployments.automations import (
+    apply_automation,
+    failed_extractions,
+    killed_extractions,
+    restarted_extractions,
+    silent_runs,
+)
 from deployments.blocks import (
     RESULTS_BLOCK,
     WEBHOOK_BLOCK,
@@ -19,6 +25,7 @@ from deployments.blocks import (
 )
 from deployments.change import Change
 from deployments.definitions import apply_deployment, apply_results, read_definitions, read_results
+from deployments.limits import apply_limit, cave_servers
 from deployments.pool import PoolType, apply_pool, apply_queue, defaults_of, read_pool
 from somatic.errors import PermanentError
 
@@ -71,11 +78,12 @@ def apply(
         raise PermanentError("which image shall the jobs have? Say it once with --image REGISTRY/somatic:TAG")
     results = results or read_results(client)
     check_results(results, pool_type)
+    definitions = read_definitions()
+    servers = cave_servers(definitions)
     block = results_block(results)
     environment = results_environment(block, job_variables.get("env", before.get("env")) or {})
 
     yield apply_pool(client, pool, pool_type, existing, job_variables | {"env": environment}, dry_run=dry_run)
-    definitions = read_definitions()
     for queue in dict.fromkeys(definition["work_pool"]["work_queue_name"] for definition in definitions):
         limit, first = (shards, _FIRST_SHARDS[pool_type]) if queue == SHARDS_QUEUE else (None, None)
         yield apply_queue(client, pool, queue, limit, first, dry_run=dry_run)
@@ -84,7 +92,10 @@ def apply(
         yield apply_block(client, block, RESULTS_BLOCK, dry_run=dry_run)
     for definition in definitions:
         yield apply_deployment(client, definition, pool, results, dry_run=dry_run)
-    yield apply_automation(client, silent_runs(), dry_run=dry_run)
+    for server in servers:
+        yield apply_limit(client, server, dry_run=dry_run)
+    for automation in (silent_runs(), killed_extractions(), restarted_extractions()):
+        yield apply_automation(client, automation, dry_run=dry_run)
 
     teller = webhook_block(webhook or "")
     if webhook:

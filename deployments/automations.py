@@ -11,6 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 
 from deployments.change import Change, changed
 
@@ -19,9 +20,19 @@ Labels = dict[str, str | list[str]]
 # Every deployment has this tag, its runs inherit it, and all their events name it.
 _OURS: Labels = {"prefect.resource.id": "prefect.tag.somatic"}
 _FLOW_RUNS: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
+_EXTRACTIONS: list[ResourceSpecification | Labels] = [
+    _OURS,
+    {"prefect.resource.role": "flow", "prefect.resource.name": "extract"},
+]
 
 SILENCE_S = 540
 """A run sends a sign of life every 180 s; three that are missing are no accident."""
+RESTARTS = 5
+"""An extraction that was killed is started again so often."""
+PAUSE_S = 30
+"""Before that; a worker reports the same death twice, a few seconds apart."""
+_FOR_EVER = timedelta(days=365)
+_KILLED = "Killed"
 
 
 def silent_runs() -> AutomationCore:
@@ -68,6 +79,77 @@ def silent_runs() -> AutomationCore:
     )
 
 
+def killed_extractions() -> AutomationCore:
+    """Make the automation that tells extractions that were killed at work from those that could not begin.
+
+    A shard that crashed is started again by its extraction, which itself has nobody. One that does not begin, for want
+    of its image perhaps, would be started for ever: so a crash counts only once for each time that the run has begun,
+    and not after `RESTARTS` times. (`after` the run was Running would say the same, but loses events with SQLite.)
+
+    The state stays one of type CRASHED, since a final state is all that a worker's second report does not replace.
+    """
+    return AutomationCore(
+        name="somatic: extractions that were killed",
+        description="Crashed while it was running, not before: marked, for the next automation.",
+        tags=["somatic"],
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=_FLOW_RUNS | {"prefect.run-count": [str(number + 1) for number in range(RESTARTS)]},
+            match_related=_EXTRACTIONS,
+            for_each={"prefect.resource.id", "prefect.run-count"},
+            posture=Posture.Reactive,
+            threshold=1,
+            # It reacts once in this time.
+            within=_FOR_EVER,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=_KILLED,
+                state=StateType.CRASHED,
+                message=f"It was killed, see the state before this; it is started again in {PAUSE_S} s.",
+                force=True,
+            )
+        ],
+    )
+
+
+def restarted_extractions() -> AutomationCore:
+    """Make the automation that starts extractions that were killed again, unless a person does something before.
+
+    It is the same flow run, so that it finds its shards again.
+    """
+    return AutomationCore(
+        name="somatic: killed extractions start again",
+        description=f"In {PAUSE_S} s, as the same flow run, which finds its shards again; at most {RESTARTS} times.",
+        tags=["somatic"],
+        trigger=EventTrigger(
+            after={f"prefect.flow-run.{_KILLED}"},
+            expect={
+                f"prefect.flow-run.{name}"
+                for name in (
+                    "AwaitingRetry",
+                    "Scheduled",
+                    "Pending",
+                    "Running",
+                    "Completed",
+                    "Failed",
+                    "Cancelling",
+                    "Cancelled",
+                )
+            },
+            match=_FLOW_RUNS,
+            match_related=_EXTRACTIONS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=PAUSE_S),
+        ),
+        actions=[
+            ChangeFlowRunState(name="AwaitingRetry", state=StateType.SCHEDULED, message="It was killed.", force=False)
+        ],
+    )
+
+
 def failed_extractions(block_id: UUID) -> AutomationCore:
     """Make the automation that tells of extractions that failed or crashed; of a shard only its extraction tells."""
     return AutomationCore(
@@ -77,7 +159,7 @@ def failed_extractions(block_id: UUID) -> AutomationCore:
         trigger=EventTrigger(
             expect={f"prefect.flow-run.{name}" for name in ("Failed", "TimedOut", "Crashed")},
             match=_FLOW_RUNS,
-            match_related=[_OURS, {"prefect.resource.role": "flow", "prefect.resource.name": "extract"}],
+            match_related=_EXTRACTIONS,
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
@@ -85,9 +167,11 @@ def failed_extractions(block_id: UUID) -> AutomationCore:
         actions=[
             SendNotification(
                 block_document_id=block_id,
-                subject="{{ flow_run.name }}: {{ flow_run.state.name }}",
+                # Of the event: the run itself may be further by now.
+                subject="{{ flow_run.name }}: {{ event.resource['prefect.state-name'] }}",
                 # A server knows the address of its pages only when PREFECT_UI_URL says it.
-                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url or 'flow run %s'|format(flow_run.id) }}",
+                body="{{ event.resource['prefect.state-message'] }}\n"
+                "{{ flow_run|ui_url or 'flow run %s'|format(flow_run.id) }}",
             )
         ],
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 os.environ |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}  # before Prefect is imported
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.apply import apply
@@ -17,6 +19,20 @@ from deployments.change import Change
 
 IMAGE = "registry.example.org/lab/somatic:0.1.0"
 Deploy = Callable[..., list[Change]]
+EVERYTHING = [
+    "work pool somatic",
+    "work queue extractions",
+    "work queue shards",
+    "variable somatic_results",
+    "block s3-bucket/somatic-results",
+    "deployment extract/minnie65",
+    "deployment extract-shard/minnie65",
+    "limit cave-global-daf-apis-com",
+    "automation 'somatic: silent runs have crashed'",
+    "automation 'somatic: extractions that were killed'",
+    "automation 'somatic: killed extractions start again'",
+]
+"""What a deployment for a cluster brings."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +60,8 @@ def clean(client: SyncPrefectClient) -> None:
         client.delete_block_document(block.id)
     for variable in client.read_variables():
         client.delete_variable_by_name(variable.name)
+    for limit in client.read_global_concurrency_limits(limit=200):
+        client.delete_global_concurrency_limit_by_name(limit.name)
 
 
 def bring(client: SyncPrefectClient, pool: str = "somatic", pool_type: str = "kubernetes", **said: Any) -> list[Change]:
@@ -71,3 +89,10 @@ def deployed(deploy: Deploy) -> Deploy:
     """The same, after a first time, so that nothing needs to be said."""
     deploy(job_variables={"image": IMAGE}, results="file:///results")  # a block would take a second
     return deploy
+
+
+def hasten(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Bring an automation to the least time that Prefect takes, ten seconds."""
+    [there] = client.read_automations_by_name(automation.name)
+    trigger = there.trigger.model_copy(update={"within": timedelta(seconds=10)})
+    client.update_automation(there.id, automation.model_copy(update={"trigger": trigger}))

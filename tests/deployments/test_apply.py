@@ -1,28 +1,27 @@
 """Bringing everything to a Prefect server, again and again."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IMAGE, Deploy
+from conftest import EVERYTHING, IMAGE, Deploy
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect_kubernetes.worker import KubernetesWorker
 
+from deployments.automations import silent_runs
 from deployments.change import Change
+from deployments.limits import cave_servers
 from somatic.errors import PermanentError
+from tasks.limits import SLOTS, SLOTS_PER_S
 
-EVERYTHING = [
-    "work pool somatic",
-    "work queue extractions",
-    "work queue shards",
-    "variable somatic_results",
-    "block s3-bucket/somatic-results",
-    "deployment extract/minnie65",
-    "deployment extract-shard/minnie65",
-    "automation 'somatic: silent runs have crashed'",
-]
+BIN = Path(sys.executable).parent
+
+CAVE_LIMIT = "cave-global-daf-apis-com"
 
 
 def did(changes: list[Change]) -> dict[str, str]:
@@ -44,6 +43,7 @@ def everything_on(client: SyncPrefectClient) -> str:
         *client.read_automations(),
         *client.read_block_documents(include_secrets=True),
         *client.read_variables(),
+        *client.read_global_concurrency_limits(limit=200),
     ]
     dumped = [[one.model_dump(mode="json") for one in (each if isinstance(each, list) else [each])] for each in things]
     return json.dumps(dumped, default=str)
@@ -80,6 +80,49 @@ def test_what_is_there(deployed: Deploy, client: SyncPrefectClient) -> None:  # 
     assert all(each.enforce_parameter_schema and "somatic" in each.tags for each in (parent, shard))
     assert client.read_work_queue_by_name("shards", "somatic").concurrency_limit == 20
     assert client.read_work_queue_by_name("extractions", "somatic").concurrency_limit is None
+
+
+def test_the_form_explains_every_parameter(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """The form of the UI has a type and a description for each parameter of both deployments."""
+    for name in ("extract/minnie65", "extract-shard/minnie65"):
+        deployment = client.read_deployment_by_name(name)
+        properties = deployment.parameter_openapi_schema["properties"]
+        assert deployment.parameters.keys() <= properties.keys()
+        for parameter, schema in properties.items():
+            assert schema.get("description"), (name, parameter)
+            assert schema.keys() & {"type", "anyOf"}, (name, parameter)
+    assert {"shard_deployment", "chunks_per_shard"} <= client.read_deployment_by_name(
+        "extract/minnie65"
+    ).parameters.keys()
+
+
+def test_the_limit_of_cave(deployed: Deploy, client: SyncPrefectClient) -> None:
+    """It lets pass what CAVE allows in a minute; what a person makes of it, or of its being on, stays."""
+    made = client.read_global_concurrency_limit_by_name(CAVE_LIMIT)
+    assert (made.limit, made.slot_decay_per_second, made.active) == (SLOTS, SLOTS_PER_S, True)
+    update = ["global-concurrency-limit", "update", CAVE_LIMIT, "--limit", "60", "--slot-decay-per-second", "5"]
+    subprocess.run([BIN / "prefect", *update], check=True, timeout=60, capture_output=True)
+    client.update_global_concurrency_limit(CAVE_LIMIT, GlobalConcurrencyLimitUpdate(active=False))
+    assert different(deployed()) == {}
+    kept = client.read_global_concurrency_limit_by_name(CAVE_LIMIT)
+    assert (kept.id, kept.limit, kept.slot_decay_per_second, kept.active) == (made.id, 60, 5.0, False)
+
+
+def test_servers_of_cave(tmp_path: Path) -> None:
+    """Each CAVE server has one limit, however many datasets are there; a dataset in files needs none."""
+    definitions = [{"parameters": {"dataset": "minnie65"}}] * 2
+    common = 'mip = 0\nsegmentation = "/data/segmentation"\n'
+    cave = '[cave]\nserver = "{}"\ndatastack = "{}"\nnuclei = {{table = "nuclei"}}\n'
+    files = '[files]\nnuclei = "nuclei.csv"\nresolution_nm = [4, 4, 40]\n'
+    for name, source in (
+        ("a", cave.format("https://cave.example.org", "one")),
+        ("b", cave.format("https://cave.example.org", "two")),
+        ("c", files),
+    ):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(f'name = "{name}"\n{common}{source}')
+        definitions.append({"parameters": {"dataset": str(path)}})
+    assert cave_servers(definitions) == ["https://global.daf-apis.com", "https://cave.example.org"]
 
 
 def test_dry_run(deploy: Deploy, client: SyncPrefectClient) -> None:
@@ -131,7 +174,7 @@ def test_what_people_did_in_the_ui_stays(deployed: Deploy, client: SyncPrefectCl
     deployment = client.read_deployment_by_name("extract/minnie65")
     client.create_deployment_schedules(deployment.id, [(CronSchedule(cron="0 3 * * 1"), True)])
     client.pause_deployment(deployment.id)
-    [automation] = client.read_automations()
+    [automation] = client.read_automations_by_name(silent_runs().name)
     client.pause_automation(automation.id)
     client.update_work_queue(client.read_work_queue_by_name("shards", "somatic").id, concurrency_limit=5)
 
@@ -141,7 +184,7 @@ def test_what_people_did_in_the_ui_stays(deployed: Deploy, client: SyncPrefectCl
     assert after.id == deployment.id
     assert after.paused
     assert [schedule.schedule.cron for schedule in after.schedules] == ["0 3 * * 1"]  # type: ignore[union-attr]
-    [same] = client.read_automations()
+    [same] = client.read_automations_by_name(silent_runs().name)
     assert (same.id, same.enabled) == (automation.id, False)
     assert client.read_work_queue_by_name("shards", "somatic").concurrency_limit == 5
 
@@ -163,11 +206,13 @@ def test_changed_by_hand(deployed: Deploy, client: SyncPrefectClient) -> None:
     manifest = pool.base_job_template["job_configuration"]["job_manifest"]
     del manifest["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     client.update_work_pool("somatic", WorkPoolUpdate(base_job_template=pool.base_job_template))
-    [automation] = client.read_automations()
+    [automation] = client.read_automations_by_name(silent_runs().name)
     client.delete_automation(automation.id)
+    client.delete_global_concurrency_limit_by_name(CAVE_LIMIT)
     assert different(deployed()) == {
         "work pool somatic": ("base job template",),
-        EVERYTHING[-1]: (),
+        f"limit {CAVE_LIMIT}": ("30 requests at once, 2.5 a second",),
+        f"automation {automation.name!r}": (),
     }
     assert different(deployed()) == {}
 

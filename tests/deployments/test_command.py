@@ -5,22 +5,28 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
-from conftest import IMAGE, Deploy
+from conftest import EVERYTHING, IMAGE, Deploy, hasten
+from file_server import Fault, FileServer
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from volumes import put_volume
 
 from cli.deploy import _check_image
 from cli.main import main
+from deployments.automations import restarted_extractions
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -130,7 +136,7 @@ def test_what_it_prints(somatic: Somatic, client: SyncPrefectClient) -> None:  #
     assert "created      deployment extract/minnie65" in lines
     assert lines[-1].endswith("prefect deployment run extract/minnie65 --watch")
     second = somatic().out.splitlines()
-    assert [line.split()[0] for line in second[:-3]] == ["left"] * 8
+    assert [line.split()[0] for line in second[:-3]] == ["left"] * len(EVERYTHING)
     announced = somatic("--shards", "3", "--dry-run").out.splitlines()
     assert "would change work queue shards (at most 3 at once)" in announced
     assert all(line.startswith("would ") for line in announced)
@@ -143,7 +149,7 @@ def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: P
     """
     deployed(webhook="https://hooks.example.org/x")
     automations = {automation.id for automation in client.read_automations()}
-    assert len(automations) == 2
+    assert len(automations) == 4
     client.delete_deployment(client.read_deployment_by_name("extract/minnie65").id)
 
     text = (ROOT / "deployments" / "prefect.yaml").read_text()
@@ -211,6 +217,48 @@ def worker(pool: str, log: Path) -> Iterator[None]:
             process.wait(30)
 
 
+def finished(client: SyncPrefectClient, run_id: UUID, log: Path) -> FlowRun:
+    """Wait for the end of a run that must end well."""
+    deadline = time.monotonic() + 150
+    while (run := client.read_flow_run(run_id)).state_name != "Completed":
+        assert time.monotonic() < deadline, f"{run.state_name}\n{log.read_text()}"
+        time.sleep(0.3)
+    return run
+
+
+def test_an_extraction_that_is_killed(
+    somatic: Somatic, client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extraction whose process is killed comes back as the same run, though nobody does anything, and completes.
+
+    After ten seconds in place of thirty. Its deployment lets one extraction run: the killed one makes room for itself.
+    """
+    monkeypatch.chdir(tmp_path)
+    assert somatic("--pool", "here", "--type", "process", "--to", "results").status == 0
+    hasten(client, restarted_extractions())
+    with FileServer(tmp_path) as server, worker("here", tmp_path / "log"):
+        nuclei = f"{server.url().removeprefix('precomputed://')}/nuclei.csv"
+        dataset.write_text(dataset.read_text().replace("nuclei.csv", nuclei))
+        server.faults["nuclei.csv"] = Fault(wait=threading.Event(), times=1)
+        options = {"dataset": str(dataset), "version": 0, "workers": 1, "meshes": False, "shard_deployment": None}
+        deployment = client.read_deployment_by_name("extract/minnie65")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=options)
+        deadline = time.monotonic() + 90
+        while not server.asked:
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run.id):
+                    process.kill()
+        assert finished(client, run.id, tmp_path / "log").run_count == 2
+    states = client.read_flow_run_states(run.id)
+    names = [state.name for state in states if state.name in ("Running", "Crashed", "Killed", "AwaitingRetry")]
+    assert names == ["Running", "Crashed", "Killed", "AwaitingRetry", "Running"]
+    [path] = tmp_path.glob("results/two/v0/*/features.parquet")
+    assert pd.read_parquet(path).set_index("nucleus_id").status.to_dict() == {5: "ok", 7: "ok", 9: "skipped"}
+
+
 def test_processes_of_one_machine(
     somatic: Somatic, client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,11 +269,7 @@ def test_processes_of_one_machine(
     deployment = client.read_deployment_by_name("extract/minnie65")
     run = client.create_flow_run_from_deployment(deployment.id, parameters=options)
     with worker("here", tmp_path / "log"):
-        deadline = time.monotonic() + 120
-        while (state := client.read_flow_run(run.id).state) is None or not state.is_final():
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.3)
-    assert state.is_completed(), (tmp_path / "log").read_text()
+        finished(client, run.id, tmp_path / "log")
     [path] = tmp_path.glob("results/two/v0/*/features.parquet")
     table = pd.read_parquet(path).set_index("nucleus_id")
     assert table.status.to_dict() == {5: "ok", 7: "ok", 9: "skipped"}
