@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from cluster import NAMESPACE, Cluster
-from extracting import TOKEN, Results, changed, command, ended, find_spots, without_nuclei
+from extracting import TOKEN, Results, Spot, changed, command, ended, find_spots, without_nuclei
 from file_server import FileServer
-from lab import Lab, Worker, deploy
+from lab import Extraction, Lab, Worker, deploy
 from postgres import postgres
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -23,7 +25,7 @@ from s3_proxy import S3Proxy
 
 from sandbox.cave import CaveServer
 from sandbox.lab import datastack, write_cave_dataset
-from sandbox.scene import Scene, write_scene
+from sandbox.scene import Scene
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +45,9 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def scene(phantom: Any) -> Scene:
     """The whole phantom; SOMATIC_SCENE names a folder that keeps it from one session to the next."""
-    return write_scene(Path(os.environ.get("SOMATIC_SCENE") or tmp_path_factory.mktemp("cluster") / "volume"))
+    return phantom.scene
 
 
 @pytest.fixture(scope="session")
@@ -120,3 +122,22 @@ def lab(whole_lab: Lab) -> Iterator[Lab]:
     """The lab, in which nothing is wrong yet."""
     yield whole_lab
     whole_lab.repair()
+
+
+@pytest.fixture(scope="module")
+def held(undisturbed: Results, whole_lab: Lab) -> tuple[int, Spot]:
+    """A chunk in the middle of the first shard, and the one cell in it, which can be made to wait."""
+    [name] = undisturbed.store.names("plans")
+    plan = pd.read_parquet(undisturbed.store.url_of(f"plans/{name}")).set_index("nucleus_id")
+    chunks = {int(plan.loc[spot.nucleus_id, "chunk"]): spot for spot in whole_lab.spots}
+    chunk = min(number for number in chunks if number >= 2)
+    return chunk, chunks[chunk]
+
+
+@pytest.fixture
+def extraction(lab: Lab, held: tuple[int, Spot]) -> Extraction:
+    """An extraction whose first shard is in the middle of its work, and waits there until `Lab.repair`."""
+    lab.hold(held[1])
+    extraction = lab.extract()
+    extraction.until(lambda: lab.is_held(held[1]))
+    return extraction

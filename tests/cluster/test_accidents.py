@@ -2,50 +2,14 @@
 
 from collections.abc import Callable
 
-import pandas as pd
 import pytest
 from extracting import Results, Spot
-from lab import WORKERS, Extraction, Lab, kill, processes_of
+from lab import WORKERS, Extraction, Lab, check, kill, processes_of
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry
 
 DATABASE = "sqlite"
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def held(undisturbed: Results, whole_lab: Lab) -> tuple[int, Spot]:
-    """A chunk in the middle of the first shard, and the one cell in it, which can be made to wait."""
-    [name] = undisturbed.store.names("plans")
-    plan = pd.read_parquet(undisturbed.store.url_of(f"plans/{name}")).set_index("nucleus_id")
-    chunks = {int(plan.loc[spot.nucleus_id, "chunk"]): spot for spot in whole_lab.spots}
-    chunk = min(number for number in chunks if number >= 2)
-    return chunk, chunks[chunk]
-
-
-@pytest.fixture
-def extraction(lab: Lab, held: tuple[int, Spot]) -> Extraction:
-    """An extraction whose first shard is in the middle of its work, and waits there."""
-    lab.hold(held[1])
-    extraction = lab.extract()
-    extraction.until(lambda: lab.is_held(held[1]))
-    return extraction
-
-
-def check(extraction: Extraction, undisturbed: Results, *, at_most_twice: int = 0) -> None:
-    """See that it ended well: each nucleus in one chunk file, the table that of an undisturbed run.
-
-    Parameters
-    ----------
-    at_most_twice : int
-        So many cells may have been begun twice, all others once.
-    """
-    assert extraction.ended().is_completed(), extraction.story()
-    assert extraction.results.stored == undisturbed.stored
-    assert extraction.results.features == undisturbed.features
-    begun = extraction.measured()
-    assert set(begun.values()) <= {1, 2}, begun
-    assert list(begun.values()).count(2) <= at_most_twice, begun
 
 
 def test_normal(lab: Lab, undisturbed: Results) -> None:
