@@ -55,7 +55,7 @@ def cell(
         from somatic.extraction import Extraction
         from somatic.measuring import check_finite
         from somatic.nucleus import NucleusLayer
-        from somatic.plan import make_plan
+        from somatic.planning.plan import make_plan
 
         extraction = Extraction.open(described, number)
         step("asking for the nuclei")

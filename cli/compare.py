@@ -7,7 +7,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from somatic.compare import Comparison
+    from somatic.results.compare import Comparison
 
 EXAMPLES = (
     "somatic compare somatic-results/minnie65/v1300/1a2b3c4d published.csv",
@@ -34,8 +34,8 @@ def compare(
     """
     from rich.console import Console
 
-    from somatic.compare import compare as compare_tables
     from somatic.errors import DatasetError
+    from somatic.results.compare import compare as compare_tables
 
     compared = compare_tables(results, table)
     sizes = [compared.n_both + only for only in (compared.n_only_results, compared.n_only_reference)]

@@ -44,9 +44,9 @@ def demo(
     check_can_write(folder / "phantom.toml")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("writing a phantom volume", total=1.0)
-        from sandbox.cave import CaveServer
+        from sandbox.cave.server import CaveServer
         from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
-        from sandbox.scene import write_scene
+        from sandbox.phantom.scene import write_scene
 
         scene = write_scene(folder / "volume", progress=lambda share: bar.update(shown, completed=share))
     token = secrets.token_hex(16)

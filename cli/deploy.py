@@ -89,7 +89,7 @@ def deploy(
 ) -> None:
     """Bring the deployments, and all that they need, to the Prefect server that PREFECT_API_URL names.
 
-    Work pool, base job template, queues, deployments, automations, blocks.
+    Work pool, base job template, queues, deployments, limits on requests to CAVE, automations, blocks.
     """
     if pool_type == "process" and (image or namespace):
         raise typer.BadParameter("processes have neither image nor namespace", param_hint="--type")

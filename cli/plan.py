@@ -37,9 +37,9 @@ def plan(
         step("connecting")
         from somatic.check import check_segmentation
         from somatic.extraction import Extraction
-        from somatic.ledger import Ledger
         from somatic.memory import machine_memory_bytes, usable_cores
-        from somatic.planning import Selection, plan_extraction
+        from somatic.planning.shards import Selection, plan_extraction
+        from somatic.results.ledger import Ledger
 
         extraction = Extraction.open(described, number, to)
         step("asking for the nuclei")

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from flows.watching import Summary
-    from somatic.collect import Counts
-    from somatic.estimate import Estimate
     from somatic.extraction import Extraction
-    from somatic.status import Status
+    from somatic.planning.estimate import Estimate
+    from somatic.results.collect import Counts
+    from somatic.results.status import Status
 
 _LINE_EVERY_S = 30.0
 _REASONS_SHOWN = 5

@@ -35,8 +35,8 @@ def status(dataset: DatasetName, version: Version = None, to: To = None) -> None
     from cli.showing import show_status
     from cli.steps import shown_steps
     from somatic.extraction import DEFAULT_RESULTS
-    from somatic.status import read_status
-    from somatic.store import ResultStore
+    from somatic.results.status import read_status
+    from somatic.results.store import ResultStore
 
     described = read_dataset(dataset)
     with shown_steps() as step:

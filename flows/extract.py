@@ -14,16 +14,16 @@ from prefect.states import State
 
 from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
-from somatic.collect import reasons_of
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
 from somatic.extraction import DEFAULT_RESULTS, Extraction
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
-from somatic.planning import CHUNKS_PER_SHARD, Selection
-from somatic.runs import Run, load_run
-from somatic.store import ResultStore
+from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
+from somatic.results.collect import reasons_of
+from somatic.results.runs import Run, load_run
+from somatic.results.store import ResultStore
 from tasks.cave import check_labels, query_nuclei
 from tasks.chunking import plan_chunks
 from tasks.limits import share_rate_limit

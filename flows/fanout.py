@@ -24,7 +24,7 @@ from prefect.states import AwaitingRetry, Cancelling
 from flows.shard import UPDATE_EVERY_S, Opened, extract_shard, opened_here
 from somatic.errors import FutileExtraction, PermanentError, TransientError
 from somatic.extraction import Extraction
-from somatic.planning import Planned
+from somatic.planning.shards import Planned
 from somatic.progress import Progress
 from tasks.results import ProgressArtifact
 

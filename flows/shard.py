@@ -16,14 +16,14 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from somatic.chunks import put_rows
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, SomaticError, TransientError
 from somatic.extraction import Extraction
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
-from somatic.planning import Shard, open_shard
+from somatic.planning.shards import Shard, open_shard
 from somatic.progress import Progress
+from somatic.results.chunks import put_rows
 from somatic.tables import Synapses
 from tasks.cave import query_synapses
 from tasks.extraction import extract_chunk, with_receipt

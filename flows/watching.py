@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from somatic.collect import Counts
-from somatic.estimate import Estimate
 from somatic.extraction import Extraction
+from somatic.planning.estimate import Estimate
 from somatic.progress import Progress
+from somatic.results.collect import Counts
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sandbox.cave_tables import CaveTable, CaveView, Datastack, MaterializedVersion
-from sandbox.scene import Scene
+from sandbox.cave.tables import CaveTable, CaveView, Datastack, MaterializedVersion
+from sandbox.phantom.scene import Scene
 
 DATASTACK = "phantom"
 NUCLEI_TABLE = "nucleus_detection_v0"

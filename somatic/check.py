@@ -7,7 +7,7 @@ import pandas as pd
 
 from somatic.cutout import Segmentation
 from somatic.errors import WrongSegmentation
-from somatic.plan import POSITION
+from somatic.planning.plan import POSITION
 from somatic.tables import Nuclei
 
 _SAMPLE = 20

@@ -9,10 +9,10 @@ import numpy as np
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
-from somatic.decoding import LABEL_TYPES, decode_labels, encoding_fault
 from somatic.errors import SegmentationError, SegmentationUnavailable
-from somatic.layer import one_line, open_layer, read_error
-from somatic.shards import ShardCheck
+from somatic.volume.decoding import LABEL_TYPES, decode_labels, encoding_fault
+from somatic.volume.layer import one_line, open_layer, read_error
+from somatic.volume.sharding import ShardCheck
 
 # Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory.
 _FILES_PER_BATCH = 64

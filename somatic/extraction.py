@@ -10,24 +10,24 @@ import numpy as np
 import pandas as pd
 
 from somatic.cell import Cell
-from somatic.chunks import chunk_row
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
 from somatic.errors import CellKilled, SomaticError, TransientError
-from somatic.estimate import Estimate, Layer, make_estimate
 from somatic.features import FEATURES_VERSION, Row
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.measuring import CellResult, Inputs, failed
 from somatic.memory import worker_memory_bytes
-from somatic.mesh_layer import MeshLayer
 from somatic.nucleus import NucleusLayer
-from somatic.plan import POSITION, Plan
+from somatic.planning.estimate import Estimate, Layer, make_estimate
+from somatic.planning.plan import POSITION, Plan
+from somatic.results.chunks import chunk_row
+from somatic.results.mesh_layer import MeshLayer
+from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
-from somatic.store import ResultStore, config_hash, open_store
 from somatic.tables import Synapses
 
 if TYPE_CHECKING:
-    from somatic.cave import CaveTables
+    from somatic.cave.tables import CaveTables
     from somatic.files import FileTables
 
 DEFAULT_RESULTS = "somatic-results"
@@ -236,7 +236,7 @@ class Extraction:
         Yields
         ------
         Row
-            As `somatic.chunks.put_rows` wants it, one for each, as soon as it is there.
+            As `somatic.results.chunks.put_rows` wants it, one for each, as soon as it is there.
 
         Raises
         ------

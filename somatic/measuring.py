@@ -7,8 +7,8 @@ from somatic.cell import Cell, empty_row, extract_cell
 from somatic.cutout import Segmentation
 from somatic.errors import DegenerateMesh, SomaticError, StoreError, UnexpectedError
 from somatic.features import Row
-from somatic.mesh_layer import MeshLayer
 from somatic.nucleus import NucleusLayer
+from somatic.results.mesh_layer import MeshLayer
 from somatic.tables import Synapses
 
 

@@ -5,8 +5,8 @@ import trimesh
 from cloudvolume import Mesh
 
 from somatic.errors import MissingNucleusMesh, OpenNucleusMesh, SegmentationError
-from somatic.layer import open_layer, read_error
 from somatic.mesh import largest_piece
+from somatic.volume.layer import open_layer, read_error
 
 _CLIPPED_WITHIN_NM = 3000.0
 

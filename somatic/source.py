@@ -10,7 +10,7 @@ from somatic.files import FileTables
 from somatic.seed_json import SYNAPSES_OF_DATASTACK
 
 if TYPE_CHECKING:
-    from somatic.cave import CaveTables
+    from somatic.cave.tables import CaveTables
 
 
 def open_source(dataset: Dataset, version: int | Literal["latest"] | None = None) -> CaveTables | FileTables:
@@ -45,7 +45,7 @@ def open_source(dataset: Dataset, version: int | Literal["latest"] | None = None
     assert dataset.cave is not None  # Dataset has exactly one of the two
 
     # caveclient takes a second to import, and a dataset of files does not need it.
-    from somatic.cave import CaveTables
+    from somatic.cave.tables import CaveTables
 
     return CaveTables(_with_synapse_table(dataset.cave), version)
 
@@ -75,6 +75,6 @@ def open_segmentation_url(dataset: Dataset, source: CaveTables | FileTables) -> 
 def _with_synapse_table(cave: CaveSource) -> CaveSource:
     if cave.synapses != SYNAPSES_OF_DATASTACK:
         return cave
-    from somatic.cave_client import connect
+    from somatic.cave.client import connect
 
     return cave.model_copy(update={"synapses": connect(cave).info.get_datastack_info().get("synapse_table")})

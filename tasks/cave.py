@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from somatic.cell import Cell
 from somatic.check import check_segmentation
 from somatic.extraction import Extraction
-from somatic.parquet import parquet_bytes
+from somatic.results.parquet import parquet_bytes
 from somatic.tables import Nuclei, Synapses
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 

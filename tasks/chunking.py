@@ -3,11 +3,11 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from somatic.chunks import put_rows
 from somatic.extraction import Extraction
-from somatic.ledger import Ledger
-from somatic.plan import save_plan, skipped_rows
-from somatic.planning import Planned, Selection, plan_extraction, snapshot_name
+from somatic.planning.plan import save_plan, skipped_rows
+from somatic.planning.shards import Planned, Selection, plan_extraction, snapshot_name
+from somatic.results.chunks import put_rows
+from somatic.results.ledger import Ledger
 from somatic.tables import Nuclei
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 

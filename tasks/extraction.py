@@ -12,12 +12,12 @@ from prefect.context import TaskRunContext
 from prefect.runtime import task_run
 from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK
 
-from somatic.chunks import chunk_key, put_rows
 from somatic.errors import CellHung, IncompleteExtraction, SomaticError, Stopped
 from somatic.extraction import Extraction
 from somatic.features import Row
-from somatic.ledger import Ledger
 from somatic.progress import Progress
+from somatic.results.chunks import chunk_key, put_rows
+from somatic.results.ledger import Ledger
 from somatic.tables import Synapses
 from tasks.transient import JITTER, RETRIES, is_transient
 

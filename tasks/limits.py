@@ -13,7 +13,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from somatic.cave_calls import REQUESTS_PER_MINUTE, RateLimiter, limit_by
+from somatic.cave.calls import REQUESTS_PER_MINUTE, RateLimiter, limit_by
 
 SLOTS = REQUESTS_PER_MINUTE // 6
 """So many requests may pass at once ..."""

@@ -17,11 +17,11 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from somatic.collect import Collected, collect, reasons_of
 from somatic.extraction import Extraction
-from somatic.manifest import make_manifest, put_manifest
-from somatic.plan import Plan
+from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
+from somatic.results.collect import Collected, collect, reasons_of
+from somatic.results.manifest import make_manifest, put_manifest
 from somatic.tables import Nuclei
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 

@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from prefect_server import prefect_api_url  # noqa: F401 - a fixture
 
-from sandbox.scene import Scene, load_scene, write_scene
+from sandbox.phantom.scene import Scene, load_scene, write_scene
 
 _S3 = {
     "AWS_ACCESS_KEY_ID": "test",

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from prefect import State
 
 from flows.extract import extract
-from sandbox.cave import MaterializedVersion
-from sandbox.scene import Scene
-from somatic.store import ResultStore
+from sandbox.cave.server import MaterializedVersion
+from sandbox.phantom.scene import Scene
+from somatic.results.store import ResultStore
 
 SOMATIC = Path(sys.executable).with_name("somatic")
 TOKEN = "5ca1ab1e0123456789abcdef5ca1ab1e"

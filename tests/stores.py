@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from somatic.chunks import chunk_row, put_rows
-from somatic.ledger import Ledger
-from somatic.plan import Plan, skipped_rows
-from somatic.store import ResultStore
+from somatic.planning.plan import Plan, skipped_rows
+from somatic.results.chunks import chunk_row, put_rows
+from somatic.results.ledger import Ledger
+from somatic.results.store import ResultStore
 from somatic.tables import Nuclei, nuclei_from_raw
 
 FIRST_ID = 2**62 + 1

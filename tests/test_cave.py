@@ -1,4 +1,4 @@
-"""Nuclei, synapses and versions as `somatic.cave` reads them from a CAVE server."""
+"""Nuclei, synapses and versions as `somatic.cave.tables` reads them from a CAVE server."""
 
 import ast
 import logging
@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sandbox.cave import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
-from somatic.cave import CaveTables, Version, versions
-from somatic.cave_calls import Patience, RateLimiter
+from sandbox.cave.server import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
+from somatic.cave.calls import Patience, RateLimiter
+from somatic.cave.tables import CaveTables, Version, versions
 from somatic.dataset import CaveSource, TableName
 from somatic.errors import CaveError, CaveUnavailable, DatasetError
 
@@ -499,8 +499,8 @@ def test_tables_cannot_be_sent_elsewhere(server: CaveServer) -> None:
 
 
 def test_import_is_light() -> None:
-    """Importing somatic.cave does not import caveclient, which takes a second."""
-    code = "import sys, somatic.cave; sys.exit('caveclient' in sys.modules)"
+    """Importing somatic.cave.tables does not import caveclient, which takes a second."""
+    code = "import sys, somatic.cave.tables; sys.exit('caveclient' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""`somatic.cave_calls`: rate limit, waiting, and trying again."""
+"""`somatic.cave.calls`: rate limit, waiting, and trying again."""
 
 import threading
 import time
@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from somatic.cave_calls import Patience, RateLimiter, call, limiter_for
-from somatic.cave_errors import CaveBusy, CaveNotFound
+from somatic.cave.calls import Patience, RateLimiter, call, limiter_for
+from somatic.cave.errors import CaveBusy, CaveNotFound
 from somatic.errors import CaveError, CaveUnavailable
 
 HURRY = Patience(tries=4, wait_s=0.01, longest_wait_s=0.02, give_up_s=5, busy_pause_s=0.01, busy_s=0.3)

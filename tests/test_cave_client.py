@@ -1,4 +1,4 @@
-"""`somatic.cave_client`: token, time-outs and what is told apart when a connection fails."""
+"""`somatic.cave.client`: token, time-outs and what is told apart when a connection fails."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sandbox.cave import CaveServer, CaveView, Datastack, MaterializedVersion
-from somatic.cave_calls import Patience, RateLimiter
-from somatic.cave_client import connect, find_token, nearest
+from sandbox.cave.server import CaveServer, CaveView, Datastack, MaterializedVersion
+from somatic.cave.calls import Patience, RateLimiter
+from somatic.cave.client import connect, find_token, nearest
 from somatic.dataset import CaveSource, TableName
 from somatic.errors import CaveError, CaveTokenError, CaveUnavailable, SomaticError
 

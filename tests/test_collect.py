@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import FIRST_ID, FIRST_ROOT, MEMORY, RADIUS_NM, made_nuclei, measured, run
 
-from somatic.chunks import put_rows
-from somatic.collect import NO_RESULT, PROVENANCE_SCHEMA, Collected, collect
 from somatic.errors import StoreError
 from somatic.features import COLUMNS, SCHEMA
-from somatic.ledger import chunk_names
-from somatic.manifest import make_manifest, put_manifest
-from somatic.parquet import get_tables, parquet_bytes
-from somatic.plan import NO_POSITION, NO_ROOT, Plan, make_plan
+from somatic.planning.plan import NO_POSITION, NO_ROOT, Plan, make_plan
+from somatic.results.chunks import put_rows
+from somatic.results.collect import NO_RESULT, PROVENANCE_SCHEMA, Collected, collect
+from somatic.results.ledger import chunk_names
+from somatic.results.manifest import make_manifest, put_manifest
+from somatic.results.parquet import get_tables, parquet_bytes
+from somatic.results.store import ResultStore
 from somatic.software import code_version
-from somatic.store import ResultStore
 from somatic.tables import Nuclei
 
 

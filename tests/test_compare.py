@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from stores import RADIUS_NM, made_nuclei, run
 
-from somatic.collect import collect
-from somatic.compare import compare
 from somatic.errors import DatasetError, StoreError
-from somatic.plan import make_plan
-from somatic.store import ResultStore
+from somatic.planning.plan import make_plan
+from somatic.results.collect import collect
+from somatic.results.compare import compare
+from somatic.results.store import ResultStore
 
 FIRST_ID = 2**62 + 1
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.cave import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
+from sandbox.cave.server import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
 from somatic.dataset import CaveSource, Dataset, FileSource, TableName, dataset_names, load_dataset, segmentation_kind
 from somatic.errors import DatasetError
 from somatic.source import open_segmentation_url, open_source

@@ -6,7 +6,7 @@ import compressed_segmentation
 import numpy as np
 import pytest
 
-from somatic.decoding import decode_labels, encoding_fault
+from somatic.volume.decoding import decode_labels, encoding_fault
 
 BLOCK = (8, 8, 8)
 

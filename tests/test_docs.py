@@ -10,8 +10,8 @@ import pytest
 from typer.main import get_command
 
 from cli.main import app
-from somatic.chunks import PROVENANCE_COLUMNS
 from somatic.features import COLUMNS
+from somatic.results.chunks import PROVENANCE_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

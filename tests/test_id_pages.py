@@ -1,4 +1,4 @@
-"""`somatic.id_pages`: all rows of a query whose answers are cut short."""
+"""`somatic.cave.id_pages`: all rows of a query whose answers are cut short."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from somatic.cave.id_pages import all_rows
 from somatic.errors import CaveError, DatasetError
-from somatic.id_pages import all_rows
 
 
 class CappedTable:

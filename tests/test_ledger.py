@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from stores import FIRST_ID, MEMORY, RADIUS_NM, made_nuclei, measured, run
 
-from somatic.chunks import CHUNK_SCHEMA, chunk_key, put_rows
 from somatic.errors import PermanentError
-from somatic.ledger import Ledger, chunk_names
-from somatic.parquet import get_tables
-from somatic.plan import Plan, make_plan
-from somatic.store import ResultStore
+from somatic.planning.plan import Plan, make_plan
+from somatic.results.chunks import CHUNK_SCHEMA, chunk_key, put_rows
+from somatic.results.ledger import Ledger, chunk_names
+from somatic.results.parquet import get_tables
+from somatic.results.store import ResultStore
 
 
 def planned(n: int, **choices: object) -> Plan:

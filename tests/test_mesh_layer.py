@@ -11,7 +11,7 @@ from cloudvolume import CloudVolume
 from volumes import put_volume
 
 from somatic.cutout import Segmentation
-from somatic.mesh_layer import MeshLayer
+from somatic.results.mesh_layer import MeshLayer
 
 ID = 2**53 + 1
 

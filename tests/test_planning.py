@@ -1,18 +1,18 @@
-"""`somatic.planning` and `somatic.runs`: shards, what they know, and what a run leaves for its retries."""
+"""Shards and what they know, and what a run leaves for its retries."""
 
 from datetime import UTC, datetime
 
 import pytest
 from stores import MEMORY, RADIUS_NM, made_nuclei, measured, run
 
-from somatic.chunks import put_rows
 from somatic.errors import StoreError
-from somatic.estimate import Layer, make_estimate
-from somatic.ledger import Ledger
-from somatic.plan import Plan, make_plan, save_plan
-from somatic.planning import Planned, Shard, open_shard, snapshot_name
-from somatic.runs import Run, load_run, load_runs
-from somatic.store import ResultStore
+from somatic.planning.estimate import Layer, make_estimate
+from somatic.planning.plan import Plan, make_plan, save_plan
+from somatic.planning.shards import Planned, Shard, open_shard, snapshot_name
+from somatic.results.chunks import put_rows
+from somatic.results.ledger import Ledger
+from somatic.results.runs import Run, load_run, load_runs
+from somatic.results.store import ResultStore
 
 
 def made_plan(n: int) -> Plan:

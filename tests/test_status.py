@@ -1,4 +1,4 @@
-"""`somatic.status`: how an extraction stands, read from what it stored."""
+"""`somatic.results.status`: how an extraction stands, read from what it stored."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,11 +7,11 @@ import pytest
 from stores import RADIUS_NM, made_nuclei, run
 
 from somatic.errors import PermanentError
-from somatic.parquet import parquet_bytes
-from somatic.plan import Plan, make_plan, save_plan
-from somatic.runs import Run
-from somatic.status import read_status
-from somatic.store import ResultStore
+from somatic.planning.plan import Plan, make_plan, save_plan
+from somatic.results.parquet import parquet_bytes
+from somatic.results.runs import Run
+from somatic.results.status import read_status
+from somatic.results.store import ResultStore
 
 
 def begun(results: ResultStore, n: int, version: int = 1300, minutes_ago: float = 10) -> tuple[ResultStore, Plan]:

@@ -19,8 +19,8 @@ from moto.core.authorization import enable_iam_authentication
 from moto.s3.models import s3_backends
 
 from somatic.errors import StoreError, StoreUnavailable
-from somatic.parquet import get_tables, parquet_bytes, table_from_parquet
-from somatic.store import ResultStore, config_hash, open_store
+from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
+from somatic.results.store import ResultStore, config_hash, open_store
 
 
 def test_bytes_come_back(store_url: str) -> None:
@@ -111,7 +111,7 @@ def test_reader_never_sees_a_part(store_url: str) -> None:
 def test_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
     """A process that is killed while it writes leaves no file that is cut short, and its rests are not listed."""
     script = (
-        "import sys; from somatic.store import ResultStore; store = ResultStore(sys.argv[1]); n = 0\n"
+        "import sys; from somatic.results.store import ResultStore; store = ResultStore(sys.argv[1]); n = 0\n"
         "while True: store.put(f'chunks/{n % 5}', bytes([n % 256]) * 4_000_000); n += 1; print(n, flush=True)"
     )
     for pause_s in (0.0, 0.011, 0.023):

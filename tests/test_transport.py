@@ -11,10 +11,10 @@ import trimesh
 from file_server import Fault, FileServer, fast_http  # noqa: F401
 from volumes import put_nuclei, put_sharded_volume, put_volume
 
-from somatic import transport
 from somatic.cutout import Segmentation
 from somatic.errors import MissingNucleusMesh, SegmentationError, SegmentationUnavailable
 from somatic.nucleus import NucleusLayer
+from somatic.volume import transport
 
 LABELS = np.kron(np.random.default_rng(0).integers(1, 4, (13, 10, 8)), np.ones((4, 4, 4), int)).astype(np.uint64)
 FILE = "0-32_0-32_0-16"

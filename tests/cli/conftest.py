@@ -17,10 +17,10 @@ import pytest
 from command_line import EXTENT_UM, NO_PERMISSION, NO_TERMS, TOKEN, Ran, Run, Running, changed, laptop, start
 
 from cli.main import main
-from sandbox.cave import CaveServer
+from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
-from sandbox.scene import Scene, write_scene
-from somatic import cave_calls
+from sandbox.phantom.scene import Scene, write_scene
+from somatic.cave import calls as cave_calls
 
 RADIUS_UM = 5
 """Small cutouts are fast; what is measured in them is tested elsewhere."""

@@ -8,7 +8,7 @@ import pytest
 import trimesh
 from command_line import Run, start
 
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 from somatic.features import COLUMNS
 
 _PUBLISHED = (

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from command_line import EXTENT_UM, SOMATIC, Ran, Run, start
 
-from sandbox.scene import Scene, write_scene
+from sandbox.phantom.scene import Scene, write_scene
 
 HOSTILE = {
     "PREFECT_API_URL": "http://127.0.0.1:9/api",
@@ -43,7 +43,8 @@ def first(folder: Path) -> Ran:
     """The demo, where everything else points to servers that are not there."""
     # Its own volume takes half a minute; what is tested here is the same on a smaller one.
     code = (
-        f"import sys; from sandbox.scene import write_scene; write_scene.__kwdefaults__['extent_um'] = {EXTENT_UM}; "
+        "import sys; from sandbox.phantom.scene import write_scene; "
+        f"write_scene.__kwdefaults__['extent_um'] = {EXTENT_UM}; "
         "from cli.main import main; sys.argv = sys.argv[1:]; main()"
     )
     program = [sys.executable, "-c", code, SOMATIC]

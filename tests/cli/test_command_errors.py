@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from command_line import NO_PERMISSION, NO_TERMS, Run, changed
 
-from sandbox.cave import CaveServer
-from sandbox.scene import Scene
+from sandbox.cave.server import CaveServer
+from sandbox.phantom.scene import Scene
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from command_line import Ran, Run, changed, start
 
-from sandbox.cave import CaveServer
-from sandbox.scene import Scene
+from sandbox.cave.server import CaveServer
+from sandbox.phantom.scene import Scene
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from command_line import Run, changed
 
-from sandbox.cave import CaveServer
-from sandbox.scene import Scene
+from sandbox.cave.server import CaveServer
+from sandbox.phantom.scene import Scene
 
 
 def said(out: str) -> dict[str, str]:

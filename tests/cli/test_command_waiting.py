@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from command_line import Run, Running
 
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 
 LIMIT_S = 40
 """So long a person waits for a server that is not there."""

@@ -23,9 +23,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect_server import PrefectServer
 from s3_proxy import S3Proxy
 
-from sandbox.cave import CaveServer
+from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack, write_cave_dataset
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from prefect_server import PrefectServer
 from s3_proxy import S3Proxy
 
 from deployments.definitions import apply_deployment, read_definitions
-from sandbox.cave import CaveServer
+from sandbox.cave.server import CaveServer
 
 POOL = "somatic"
 WORKERS = 2

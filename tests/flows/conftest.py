@@ -12,13 +12,13 @@ from extracting import TOKEN, Results, Spot, changed, find_spots, run, without_n
 from file_server import FileServer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-import somatic.cave_client
+import somatic.cave.client
 from flows.own_server import send_what_is_left
-from sandbox.cave import CaveServer, Datastack
+from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
-from sandbox.scene import Scene
-from somatic import cave_calls
-from somatic.cave_calls import Patience
+from sandbox.phantom.scene import Scene
+from somatic.cave import calls as cave_calls
+from somatic.cave.calls import Patience
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def _laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAVE_TOKEN", TOKEN)
     monkeypatch.setattr(cave_calls, "_limiters", {})
     hasty = partial(Patience, wait_s=0.05, busy_pause_s=0.2, answer_s=5.0, query_s=5.0)
-    monkeypatch.setattr(somatic.cave_client, "Patience", hasty)
+    monkeypatch.setattr(somatic.cave.client, "Patience", hasty)
 
 
 @pytest.fixture

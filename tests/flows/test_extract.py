@@ -12,9 +12,9 @@ import trimesh
 from cloudvolume import CloudVolume
 from extracting import TOKEN, Results, changed, command, ended, error_of, proofread, run, without_nuclei
 
-from sandbox.cave import CaveServer, Datastack
+from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 from somatic.errors import WrongSegmentation
 from somatic.features import COLUMNS
 

@@ -13,7 +13,7 @@ from extracting import TOKEN, Results, Spot, error_of, run
 from file_server import Fault, FileServer
 
 from flows.watching import Watcher, watched_by
-from sandbox.cave import CaveServer
+from sandbox.cave.server import CaveServer
 from somatic.errors import (
     CaveError,
     CaveTokenError,

@@ -27,9 +27,9 @@ from prefect_server import PrefectServer
 
 import tasks.limits
 from flows.own_server import send_what_is_left
-from sandbox.cave import CaveServer
-from somatic import cave_calls
-from somatic.cave_calls import REQUESTS_PER_MINUTE
+from sandbox.cave.server import CaveServer
+from somatic.cave import calls as cave_calls
+from somatic.cave.calls import REQUESTS_PER_MINUTE
 from tasks.limits import SLOTS, SLOTS_PER_S, SharedRateLimiter, limit_name
 
 THREADS = 2

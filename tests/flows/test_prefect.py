@@ -41,9 +41,9 @@ import flows.fanout
 from flows.extract import extract
 from flows.own_server import own_server, send_what_is_left
 from flows.watching import Watcher, watched_by
-from sandbox.cave import CaveServer, Datastack
+from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset, write_file_dataset
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 from somatic.errors import TransientError
 from somatic.progress import Progress
 

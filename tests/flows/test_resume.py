@@ -13,7 +13,7 @@ import pytest
 from extracting import Ran, Results, Spot, command, ended, run
 from file_server import Fault, FileServer
 
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 
 RUNS = {
     "limit": {"limit": 5},

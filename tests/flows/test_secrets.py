@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from extracting import Ran, Results, command, ended, without_nuclei
 
-from sandbox.cave import CaveServer
+from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack, write_cave_dataset
-from sandbox.scene import Scene
+from sandbox.phantom.scene import Scene
 
 TOKEN = "f00d/5ca1+ab1e=0123456789/abcdef"
 """With characters that look otherwise in a URL."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sandbox.cave import CaveTable, CaveView, Datastack, MaterializedVersion
+from sandbox.cave.server import CaveTable, CaveView, Datastack, MaterializedVersion
 
 VX_NM = (4.0, 4.0, 40.0)
 ROOT = 864_691_130_000_000_000

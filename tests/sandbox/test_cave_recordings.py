@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import requests
 
-from sandbox.cave import CaveServer
+from sandbox.cave.server import CaveServer
 
 SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).parents[3] / "shared"))
 RECORDINGS = SHARED / "cave_recordings"

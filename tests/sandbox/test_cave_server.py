@@ -13,7 +13,7 @@ import requests
 from caveclient import CAVEclient
 from caveclient.base import AuthException
 
-from sandbox.cave import CaveServer, CaveTable, Datastack, MaterializedVersion
+from sandbox.cave.server import CaveServer, CaveTable, Datastack, MaterializedVersion
 
 ROOT = 864_691_130_000_000_000
 BOX = [[162229, 129378, 26244], [169729, 136878, 26994]]

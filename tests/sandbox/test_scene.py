@@ -10,9 +10,9 @@ import trimesh
 from cloudvolume import CloudVolume
 from scipy.ndimage import label
 
-from sandbox.layout import MISSING_SECTIONS_UM
-from sandbox.nuclei import MOVED_BY_VX
-from sandbox.scene import Scene, load_scene, write_scene
+from sandbox.phantom.layout import MISSING_SECTIONS_UM
+from sandbox.phantom.nuclei import MOVED_BY_VX
+from sandbox.phantom.scene import Scene, load_scene, write_scene
 from somatic.errors import DatasetError
 
 VOXEL_NM = np.array([128, 128, 80])

@@ -1,0 +1,1 @@
+"""A CAVE server on this machine, which answers as the real one does."""

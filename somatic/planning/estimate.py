@@ -1,0 +1,136 @@
+"""What an extraction will take, said before it runs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from somatic.planning.plan import POSITION, Plan
+
+BYTES_PER_VOXEL = 0.25
+"""Rough size of a voxel of dense neuropil in compressed_segmentation as it travels, gzipped.
+
+Blocks of 8 x 8 x 8 voxels at 64 x 64 x 40 nm hold some 4 to 8 labels: 2 to 3 bits a voxel and a table, 0.4 to 0.5 bytes
+before gzip, which about halves it. Sparse or small volumes need a tenth of it.
+"""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One mip of a segmentation, as far as its size matters.
+
+    All are (3,) along x, y, z: `resolution_nm` float, the others int in voxels of this mip.
+    """
+
+    resolution_nm: tuple[float, float, float]
+    offset_vx: tuple[int, int, int]
+    size_vx: tuple[int, int, int]
+    file_vx: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is planned, what is done, and what the rest will take."""
+
+    cells: int
+    skipped: int
+    done: int
+    missing: int
+    chunks: int
+    """Chunks in which something is missing."""
+    shards: int
+    cave_requests: int
+    segmentation_bytes: int
+    worker_memory_bytes: int
+
+
+def make_estimate(
+    plan: Plan,
+    missing: pd.DataFrame,
+    *,
+    layer: Layer,
+    radius_nm: float,
+    worker_memory_bytes: int,
+    chunks_per_shard: int,
+    cave_requests: int = 0,
+    cells_per_request: int | None = None,
+    bytes_per_voxel: float = BYTES_PER_VOXEL,
+) -> Estimate:
+    """Count what a plan will take.
+
+    Parameters
+    ----------
+    plan : Plan
+        All of it.
+    missing : pandas.DataFrame
+        Rows of the plan that are still to be measured (`Ledger.missing`).
+    layer : Layer
+        The segmentation at the mip that is read.
+    radius_nm : float
+        Half the side of a cutout.
+    worker_memory_bytes : int
+        What a worker needs; passed on.
+    chunks_per_shard : int
+        Consecutive chunks of the whole plan that run as one job.
+    cave_requests : int
+        Requests that the extraction needs in any case.
+    cells_per_request : int, optional
+        So many cells at least share a query of synapses, as far as a shard has them; None when there is none.
+    bytes_per_voxel : float
+        Of the segmentation's files as they travel.
+
+    Returns
+    -------
+    Estimate
+        `segmentation_bytes` is an upper bound as far as `bytes_per_voxel` is right: a file that several cells need
+        counts for each of them.
+    """
+    n_skipped = int((plan.rows["chunk"] < 0).sum())
+    cells = missing[missing["chunk"] >= 0]
+    chunks = cells["chunk"].unique()
+    centres_nm = cells[list(POSITION)].to_numpy(dtype=np.float64) * np.asarray(plan.resolution_nm)
+    voxels = int(voxels_to_read(centres_nm, radius_nm, layer).sum())
+    n_cells = len(plan.rows) - n_skipped
+    of_shards = (cells["chunk"] // chunks_per_shard).value_counts()
+    n_queries = int(np.ceil(of_shards / cells_per_request).sum()) if cells_per_request else 0
+    return Estimate(
+        cells=n_cells,
+        skipped=n_skipped,
+        done=n_cells - len(cells),
+        missing=len(cells),
+        chunks=len(chunks),
+        shards=len(of_shards),
+        cave_requests=cave_requests + n_queries,
+        segmentation_bytes=round(voxels * bytes_per_voxel),
+        worker_memory_bytes=worker_memory_bytes,
+    )
+
+
+def voxels_to_read(centres_nm: npt.NDArray[np.float64], radius_nm: float, layer: Layer) -> npt.NDArray[np.int64]:
+    """Voxels of all files that the cutout of each cell touches.
+
+    Parameters
+    ----------
+    centres_nm : (n, 3) float64
+        Centres of the cutouts.
+    radius_nm : float
+        Half the side of a cutout.
+    layer : Layer
+        The segmentation at the mip that is read; its files start at the offset of the volume.
+
+    Returns
+    -------
+    (n,) int64
+        0 for a cutout outside the volume.
+    """
+    resolution_nm, offset_vx, size_vx, file_vx = map(
+        np.asarray, (layer.resolution_nm, layer.offset_vx, layer.size_vx, layer.file_vx)
+    )
+    lower = np.floor((centres_nm - radius_nm) / resolution_nm).astype(np.int64) - offset_vx
+    upper = np.ceil((centres_nm + radius_nm) / resolution_nm).astype(np.int64) - offset_vx
+    lower, upper = np.clip(lower, 0, size_vx), np.clip(upper, 0, size_vx)
+    start = lower // file_vx * file_vx
+    stop = np.minimum(-(-upper // file_vx) * file_vx, size_vx)
+    sides = np.where(upper > lower, stop - start, 0)
+    return sides.prod(axis=1)

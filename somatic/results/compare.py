@@ -1,0 +1,168 @@
+"""Two tables of features side by side: how far each feature deviates, and on which cells most."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+
+from somatic.errors import DatasetError
+from somatic.features import MEASURED
+from somatic.results.parquet import table_from_parquet
+from somatic.results.store import ResultStore
+
+_EXACT_IN_FLOAT = 2**53
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A table of features against a reference.
+
+    Attributes
+    ----------
+    features : pandas.DataFrame
+        One row a feature that both have, in the order of the table of features:
+        `n` nuclei compared; `only_results`, `only_reference` nuclei where just one side has a value;
+        `median_rel`, `p95_rel`, `max_rel` deviation relative to the reference, `median_abs`, `p95_abs`, `max_abs` in
+        the unit of the feature; `worst`, up to three nucleus ids that deviate most, as a tuple.
+        A deviation is NaN when nothing was compared, and infinite relative to a reference of 0. For a flag 0 means
+        equal and 1 different.
+    n_both, n_only_results, n_only_reference : int
+        Nuclei in both tables, and in one only.
+    absent_results, absent_reference : tuple of str
+        Features that a table lacks.
+    """
+
+    features: pd.DataFrame
+    n_both: int
+    n_only_results: int
+    n_only_reference: int
+    absent_results: tuple[str, ...]
+    absent_reference: tuple[str, ...]
+
+
+def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Comparison:
+    """Compare two tables of features, nucleus by nucleus.
+
+    Parameters
+    ----------
+    results, reference : str or pandas.DataFrame
+        A table, or the URL of one (.parquet, .feather, .csv, .csv.gz), or the URL of a folder with features.parquet.
+        It must have `nucleus_id` and may have any of the features by the names of `somatic.features.COLUMNS`.
+
+    Raises
+    ------
+    DatasetError
+        A table cannot be read, has no nucleus_id, names a nucleus twice, or holds ids that lost digits.
+    StoreError, StoreUnavailable
+        The place of a table could not be read, for good or for now.
+    """
+    ours, theirs = _features(results, "the first table"), _features(reference, "the second table")
+    both = ours.index.intersection(theirs.index, sort=True)
+    left, right = ours.loc[both], theirs.loc[both]
+    shared = [name for name in MEASURED if name in ours.columns and name in theirs.columns]
+    rows = [_deviation(name, left[name], right[name], both.to_numpy()) for name in shared]
+    columns = ["feature", "n", "only_results", "only_reference", *_STATISTICS, "worst"]
+    return Comparison(
+        features=pd.DataFrame(rows, columns=columns).set_index("feature"),
+        n_both=len(both),
+        n_only_results=len(ours) - len(both),
+        n_only_reference=len(theirs) - len(both),
+        absent_results=tuple(name for name in MEASURED if name not in ours.columns),
+        absent_reference=tuple(name for name in MEASURED if name not in theirs.columns),
+    )
+
+
+_STATISTICS = ("median_rel", "p95_rel", "max_rel", "median_abs", "p95_abs", "max_abs")
+
+
+def _deviation(name: str, ours: pd.Series, theirs: pd.Series, ids: npt.NDArray[np.int64]) -> dict[str, object]:
+    a, b = _numbers(name, ours), _numbers(name, theirs)
+    known = ~np.isnan(a) & ~np.isnan(b)
+    absolute = np.abs(a[known] - b[known])
+    flag = pd.api.types.is_bool_dtype(ours.dropna().infer_objects())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = absolute if flag else np.where(absolute == 0, 0, absolute / np.abs(b[known]))
+    order = np.lexsort((ids[known], -absolute, -relative))[:3]
+    return {
+        "feature": name,
+        "n": int(known.sum()),
+        "only_results": int((~np.isnan(a) & np.isnan(b)).sum()),
+        "only_reference": int((np.isnan(a) & ~np.isnan(b)).sum()),
+        **dict(zip(_STATISTICS, (*_summary(relative), *_summary(absolute)), strict=True)),
+        "worst": tuple(int(ids[known][i]) for i in order if absolute[i] > 0),
+    }
+
+
+def _summary(deviation: npt.NDArray[np.float64]) -> Sequence[float]:
+    """Median, 95th percentile and maximum; each is a value that occurs, so that infinities do no harm."""
+    if not len(deviation):
+        return (np.nan, np.nan, np.nan)
+    return np.percentile(deviation, (50, 95, 100), method="inverted_cdf").tolist()
+
+
+def _numbers(name: str, values: pd.Series) -> npt.NDArray[np.float64]:
+    try:
+        return pd.to_numeric(values.infer_objects()).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"column {name} holds something else than numbers: {error}") from error
+
+
+def _features(table: str | pd.DataFrame, where: str) -> pd.DataFrame:
+    """Columns of a table that are features, with nucleus_id as an exact index."""
+    if isinstance(table, str):
+        table, where = _read(table)
+    if "nucleus_id" not in table.columns:
+        found = ", ".join(map(str, table.columns[:8])) or "none"
+        raise DatasetError(f"{where} has no column nucleus_id; it has {found}")
+    ids = _exact_ids(table["nucleus_id"], where)
+    doubled = ids[ids.duplicated()]
+    if len(doubled):
+        raise DatasetError(f"{where} has nucleus_id {doubled[0]} more than once; keep one row a nucleus")
+    return table[[name for name in MEASURED if name in table.columns]].set_axis(ids, axis=0)
+
+
+def _exact_ids(values: pd.Series, where: str) -> pd.Index:
+    if values.isna().any():
+        raise DatasetError(f"{where} has {int(values.isna().sum())} rows without a nucleus_id; leave them out")
+    if pd.api.types.is_float_dtype(values) and not (values.abs() < _EXACT_IN_FLOAT).all():
+        raise DatasetError(f"{where} holds nucleus_id as float, which loses digits; store it as int64")
+    try:
+        ids = values.to_numpy()
+        exact = ids.astype(np.int64)
+        if (exact != ids).any():
+            raise ValueError("not every id is a whole number below 2^63")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"{where} holds nucleus_id that are no int64: {error}") from error
+    return pd.Index(exact, name="nucleus_id")
+
+
+def _read(url: str) -> tuple[pd.DataFrame, str]:
+    """Table at a URL, and what it is called."""
+    if not url.endswith((".parquet", ".feather", ".csv", ".csv.gz")):
+        url = f"{url.rstrip('/')}/features.parquet"
+    folder, _, name = url.rpartition("/")
+    store = ResultStore(folder or ("/" if url.startswith("/") else "."))
+    data = store.get(name)
+    where = store.url_of(name)
+    if name.endswith(".parquet"):
+        return _to_pandas(table_from_parquet(data, where)), where
+    try:
+        if name.endswith(".feather"):
+            return _to_pandas(pyarrow.feather.read_table(pa.BufferReader(data))), where
+        text = gzip.decompress(data) if name.endswith(".gz") else data
+        return _to_pandas(pyarrow.csv.read_csv(pa.BufferReader(text))), where
+    except (pa.ArrowException, gzip.BadGzipFile, EOFError) as error:
+        raise DatasetError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    """As pandas, without an index that pandas may have stored, ids exact."""
+    return table.to_pandas(
+        ignore_metadata=True, types_mapper={pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}.get
+    )

@@ -1,0 +1,70 @@
+"""manifest.json: what a table of features was made from, by which code, and how it came out."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from somatic.features import FEATURES_VERSION
+from somatic.results.store import ResultStore
+from somatic.software import code_version, library_versions
+
+
+def make_manifest(
+    *,
+    dataset: Mapping[str, Any],
+    materialization_version: int,
+    materialization_timestamp: datetime | None,
+    config: Mapping[str, Any],
+    config_hash: str,
+    plan_hash: str,
+    counts: Mapping[str, int],
+    files: Mapping[str, bytes],
+    started: datetime,
+    finished: datetime,
+) -> dict[str, Any]:
+    """Everything that is needed to know where a table of features comes from.
+
+    Parameters
+    ----------
+    dataset : mapping
+        The dataset file as read and checked, never its raw text: an old JSON file may hold keys of a cloud account.
+    materialization_version, materialization_timestamp : int, datetime or None
+        CAVE's; the version of the files and None for a dataset of files.
+    config : mapping
+        What `config_hash` was made of.
+    config_hash, plan_hash : str
+        Names of the configuration and of the plan.
+    counts : mapping of str to int
+        Cells by status.
+    files : mapping of str to bytes
+        Name and content of the derived files; their SHA-256 is noted.
+    started, finished : datetime
+        Of the run, with a time zone.
+    """
+    return {
+        "dataset": dict(dataset),
+        "materialization_version": materialization_version,
+        "materialization_timestamp": _utc(materialization_timestamp),
+        "config": dict(config),
+        "config_hash": config_hash,
+        "features_version": FEATURES_VERSION,
+        "plan": plan_hash,
+        "counts": dict(counts),
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "code_version": code_version(),
+        "libraries": library_versions(),
+        "started": _utc(started),
+        "finished": _utc(finished),
+    }
+
+
+def put_manifest(store: ResultStore, manifest: Mapping[str, Any]) -> None:
+    """Write manifest.json."""
+    text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    store.put("manifest.json", f"{text}\n".encode())
+
+
+def _utc(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat() if moment else None

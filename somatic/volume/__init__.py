@@ -1,0 +1,1 @@
+"""Precomputed volumes: opening layers, reading files and decoding them."""

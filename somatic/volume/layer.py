@@ -1,0 +1,71 @@
+"""Opening a Precomputed layer, and what its failures mean."""
+
+import re
+
+import requests
+from cloudvolume import CloudVolume
+from cloudvolume.exceptions import (
+    InfoUnavailableError,
+    ScaleUnavailableError,
+    UnsupportedFormatError,
+    UnsupportedProtocolError,
+)
+from cloudvolume.paths import extract
+
+from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.volume.transport import bound_http
+
+# cloud-volume colours the texts of its errors for a terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def open_layer(url: str, mip: int = 0) -> CloudVolume:
+    """Open a Precomputed layer for reading; public buckets without credentials.
+
+    Raises
+    ------
+    SegmentationError
+        No such layer, no such mip, or not Precomputed.
+    SegmentationUnavailable
+        Its server does not answer.
+    """
+    bound_http()
+    if not _is_precomputed(url):
+        raise SegmentationError(f"{url} is not a Precomputed layer; only precomputed://STORE://PATH can be read")
+    # A token or key of this machine must never be sent to a public bucket.
+    anonymous = url.removeprefix("precomputed://").startswith(("gs://", "s3://"))
+    try:
+        return CloudVolume(url, mip=mip, fill_missing=True, use_https=anonymous, progress=False)
+    except ScaleUnavailableError:
+        scales = CloudVolume(url, use_https=anonymous, progress=False).scales
+        known = ", ".join(f"{n} ({'x'.join(f'{r:g}' for r in s['resolution'])} nm)" for n, s in enumerate(scales))
+        raise SegmentationError(f"mip {mip} does not exist in {url}: it has {known}") from None
+    except (InfoUnavailableError, FileNotFoundError):
+        raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)") from None
+    except (UnsupportedFormatError, ValueError, LookupError, TypeError) as error:
+        raise SegmentationError(f"{url} is not a segmentation that can be read: {one_line(error)}") from error
+    except requests.HTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            refused = f"{url} may not be read (HTTP {error.response.status_code})"
+            raise SegmentationError(f"{refused}; gs:// and s3:// are read without credentials") from error
+        raise read_error(url, error) from error
+    except Exception as error:
+        raise read_error(url, error) from error
+
+
+def read_error(url: str, error: Exception) -> SegmentationUnavailable:
+    """A failure to read a file of a layer that could be opened; whatever it is, the file may come another time."""
+    return SegmentationUnavailable(f"reading {url} failed: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """Type and text of an error on one line."""
+    text = " ".join(_COLOUR.sub("", str(error)).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _is_precomputed(url: str) -> bool:
+    try:
+        return extract(url).format == "precomputed"
+    except UnsupportedProtocolError:
+        return False
