@@ -64,8 +64,8 @@ def cell(
         skipped = plan.rows["status_reason"].iloc[0]
         if skipped:
             raise PermanentError(f"nucleus {nucleus_id} of {extraction.title} cannot be measured: {skipped}")
-        [one] = extraction.cells(plan.rows, plan.resolution_nm)
         segmentation = extraction.segmentation
+        [one] = extraction.with_leaves(extraction.cells(plan.rows, plan.resolution_nm))
         url = extraction.source.nucleus_segmentation
         layer = NucleusLayer(url) if url else None
         step("asking for the synapses")
@@ -91,7 +91,7 @@ def cell(
     if mesh and measured.soma is not None:
         measured.soma.export(mesh)
     if isinstance(measured.error, MissingSegment):
-        check_segmentation(nuclei, segmentation, extraction.title)
+        check_segmentation(nuclei, segmentation, extraction.title, extraction.source.timestamp)
     if measured.error:
         raise PermanentError(f"nucleus {nucleus_id} of {extraction.title}: {row['reason']}")
 

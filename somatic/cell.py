@@ -9,7 +9,15 @@ import numpy as np
 import trimesh
 
 from somatic.cutout import Cutout, Segmentation, cutout_box
-from somatic.errors import DegenerateMesh, MissingSegment, PermanentError
+from somatic.errors import (
+    CaveError,
+    CaveTokenError,
+    DegenerateMesh,
+    MissingSegment,
+    PermanentError,
+    SomaticError,
+    UnknownRoot,
+)
 from somatic.features import MEASURED, Row
 from somatic.folds import measure_folds
 from somatic.mask import repair
@@ -17,6 +25,7 @@ from somatic.mesh import Measures, largest_piece, mask_to_mesh, measure
 from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
 from somatic.synapses import count_soma_synapses
 from somatic.tables import Synapses
+from somatic.volume.box import Box
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,8 @@ class Cell:
     """What is measured: a nucleus, the root id that holds it, and where.
 
     `centre_vx` is (3,) int in voxels of the nucleus table, whose size is `table_resolution_nm`, (3,) float.
+    `leaves` are the labels of the root id in its cutout, (n,) uint64, where the segmentation is a graph, or the error
+    of asking for them; None on a flat one, and when nobody has asked yet.
     """
 
     nucleus_id: int
@@ -31,6 +42,7 @@ class Cell:
     centre_vx: tuple[int, int, int]
     table_resolution_nm: tuple[float, float, float]
     n_nuclei_in_segment: int = 1
+    leaves: np.ndarray | SomaticError | None = field(default=None, compare=False, repr=False)
 
     @property
     def centre_nm(self) -> np.ndarray:
@@ -75,7 +87,8 @@ def extract_cell(
     cell : Cell
         Nucleus, root id and centre.
     segmentation : Segmentation
-        Where the root id is a label.
+        Flat, where the root id is a label; a graph, whose leaves are asked for when the cell has none; or the
+        watershed of a graph, for a cell that has its leaves.
     nuclei : NucleusLayer or None
         Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null.
     synapses : Synapses or None
@@ -91,19 +104,24 @@ def extract_cell(
     -------
     Measured
         `row` has every column of `somatic.features.COLUMNS`. A permanent fault of this cell (no voxel of the root
-        in the box, no mesh of the nucleus) is a row with status "failed", the reason and what could be measured.
+        in the box, a root that the graph does not know, no mesh of the nucleus) is a row with status "failed", the
+        reason and what could be measured.
 
     Raises
     ------
     TransientError
-        The segmentation could not be read; nothing is known about the cell.
+        The segmentation could not be read, or the graph not asked; nothing is known about the cell.
+    CaveTokenError
+        The server of the graph refuses the token, which is no fault of the cell.
     """
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
     faults: list[PermanentError] = []
     try:
         soma = _measure_soma(measured, cell, segmentation, synapses, radius_nm)
-    except (MissingSegment, DegenerateMesh) as fault:
+    except CaveTokenError:
+        raise
+    except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError) as fault:
         soma = None
         faults.append(fault)
     try:
@@ -119,6 +137,11 @@ def extract_cell(
         row["status"] = "failed"
         row["reason"] = "; ".join(str(fault) for fault in faults)
     return measured
+
+
+def cell_box(cell: Cell, radius_nm: float, resolution_nm: np.ndarray) -> Box:
+    """The cutout of a cell, in voxels of this size."""
+    return cutout_box(np.array(cell.centre_vx), np.array(cell.table_resolution_nm), radius_nm, resolution_nm)
 
 
 def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row:
@@ -142,9 +165,12 @@ def _measure_soma(
 ) -> Measures:
     row = measured.row
     resolution_nm = segmentation.resolution_nm
-    box = cutout_box(np.array(cell.centre_vx), np.array(cell.table_resolution_nm), radius_nm, resolution_nm)
+    if isinstance(cell.leaves, SomaticError):
+        raise cell.leaves
     with measured.stage("read"):
-        cutout = segmentation.read(box, cell.root_id)
+        cutout = segmentation.read(
+            cell_box(cell, radius_nm, resolution_nm), cell.root_id if cell.leaves is None else cell.leaves
+        )
     row["frac_unlabelled"] = cutout.frac_unlabelled
     row["frac_outside_volume"] = cutout.frac_outside_volume
     if not cutout.mask.any():

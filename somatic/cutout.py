@@ -1,54 +1,32 @@
-"""The voxels of one root id around a point of a Precomputed segmentation."""
+"""The voxels of one root id around a point of a segmentation, flat or a graph."""
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
+from somatic.dataset import segmentation_kind
 from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.volume.box import Box
 from somatic.volume.decoding import LABEL_TYPES, decode_labels, encoding_fault
 from somatic.volume.layer import one_line, open_layer, read_error
 from somatic.volume.sharding import ShardCheck
+
+if TYPE_CHECKING:
+    from somatic.cave.graph import Graph
 
 # Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory.
 _FILES_PER_BATCH = 64
 BATCH_BYTES = 256 * 2**20
 # A file that is not stored raw has at most this share of the bytes of its labels.
 _CODED_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box of voxels of one mip: `lower_vx` inclusive, `upper_vx` exclusive, each (3,) int64."""
-
-    lower_vx: np.ndarray
-    upper_vx: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of voxels along x, y, z."""
-        x, y, z = np.maximum(self.upper_vx - self.lower_vx, 0).tolist()
-        return x, y, z
-
-    @property
-    def n_voxels(self) -> int:
-        """Number of voxels."""
-        x, y, z = self.shape
-        return x * y * z
-
-    def clipped_to(self, other: "Box") -> "Box":
-        """The part of this box that lies in the other."""
-        return Box(np.maximum(self.lower_vx, other.lower_vx), np.minimum(self.upper_vx, other.upper_vx))
-
-    def slices_within(self, outer: "Box") -> tuple[slice, slice, slice]:
-        """Index of this box in an array that holds `outer`."""
-        start = self.lower_vx - outer.lower_vx
-        stop = self.upper_vx - outer.lower_vx
-        return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+# Corners of a mip that are whole voxels of mip 0 but for what dividing two resolutions leaves over.
+_ROUNDING = 1e-6
 
 
 def cutout_box(
@@ -123,37 +101,85 @@ class Cutout:
 
 
 class Segmentation:
-    """A flat Precomputed segmentation at one mip.
+    """A segmentation at one mip: a flat Precomputed one, or a graph over the supervoxels of its watershed.
 
     Parameters
     ----------
     url : str
-        cloud-volume path, `precomputed://` and any store that cloud-volume reads.
+        cloud-volume path: `precomputed://` and any store that cloud-volume reads, or `graphene://`.
     mip : int
         Which of its resolutions.
+    cave_server : str, optional
+        Address of the CAVE server whose token opens a graph; default: the graph's own server.
+
+    Attributes
+    ----------
+    layer_url : str
+        The Precomputed layer that is read: the segmentation itself, or the watershed of the graph.
+    graph : Graph or None
+        Says which labels of the watershed a root id has; None for a flat one, where the root id is the label.
+
+    Raises
+    ------
+    SegmentationError, SegmentationUnavailable
+        It cannot be read, for good or for now.
+    CaveError, CaveUnavailable
+        The server of the graph refused, or did not answer.
     """
 
-    def __init__(self, url: str, mip: int) -> None:
-        self.url = url
+    def __init__(self, url: str, mip: int, cave_server: str | None = None) -> None:
+        self.url = self.layer_url = url
         self.mip = mip
-        self._volume = open_layer(url, mip)
+        self.graph = _open_graph(url, cave_server) if segmentation_kind(url) == "graph" else None
+        if self.graph is not None:
+            self.layer_url = self.graph.watershed_url
+        self._volume = open_layer(self.layer_url, mip)
         if fault := _fault_of(self._volume):
-            raise SegmentationError(f"{url} is not a segmentation that can be read: {fault}")
+            raise SegmentationError(f"{self.layer_url} is not a segmentation that can be read: {fault}")
         self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
         bounds = self._volume.bounds
         self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
         self.file_shape = np.array(self._volume.chunk_size, dtype=np.int64)
         self._shards = ShardCheck(self._volume, mip) if self._volume.image.is_sharded(mip) else None
 
-    def read(self, box: Box, root_id: int) -> Cutout:
+    def leaves(self, root_id: int, box: Box) -> np.ndarray:
+        """Labels of the layer that a root id of the graph has in a box of this mip; one request.
+
+        Returns
+        -------
+        (n,) uint64
+            Sorted; of whole chunks of the graph, so that some lie outside the box. Empty, and nothing asked, for a
+            box outside the volume.
+
+        Raises
+        ------
+        UnknownRoot, CaveError, CaveUnavailable
+            As `somatic.cave.graph.Graph.leaves`.
+        """
+        if self.graph is None:
+            raise ValueError(f"{self.url} is flat: its labels are the root ids")
+        inside = box.clipped_to(self.bounds)
+        if inside.n_voxels == 0:
+            return np.empty(0, dtype=np.uint64)
+        ratio = self.resolution_nm / self.graph.resolution_nm
+        corners = np.array([inside.lower_vx, inside.upper_vx])
+        # A mip need not begin at a whole voxel of the one below; both ways to count from there are covered.
+        global_vx = corners * ratio
+        local_vx = self.graph.bounds.lower_vx + (corners - self.bounds.lower_vx) * ratio
+        lower = np.floor(np.minimum(global_vx[0], local_vx[0]) + _ROUNDING).astype(np.int64)
+        upper = np.ceil(np.maximum(global_vx[1], local_vx[1]) - _ROUNDING).astype(np.int64)
+        return self.graph.leaves(root_id, Box(lower, upper))
+
+    def read(self, box: Box, root: int | npt.ArrayLike) -> Cutout:
         """Cut one root id out of the volume.
 
         Parameters
         ----------
         box : Box
             In voxels of this mip; may stick out of the volume.
-        root_id : int
-            Label to keep, above 0.
+        root : int or (n,) uint64
+            Root id to keep, above 0, whose leaves are asked for if this is a graph; or the labels themselves
+            that make it up (`leaves`).
 
         Returns
         -------
@@ -163,7 +189,14 @@ class Segmentation:
         ------
         SegmentationUnavailable
             A file could not be read or decoded (one that the store does not have is background).
+        UnknownRoot, CaveError, CaveUnavailable
+            Its leaves were asked for, and could not be had.
         """
+        kept: int | np.ndarray
+        if isinstance(root, int | np.integer):
+            kept = int(root) if self.graph is None else self.leaves(int(root), box)
+        else:
+            kept = np.unique(np.asarray(root, dtype=np.uint64))
         mask = np.zeros(box.shape, dtype=bool)
         inside = box.clipped_to(self.bounds)
         n_unlabelled = 0
@@ -172,13 +205,13 @@ class Segmentation:
             if labels is None:
                 n_unlabelled += part.n_voxels
                 continue
-            wanted = labels[part.slices_within(file_box)]
-            mask[part.slices_within(box)] = wanted == root_id
-            n_unlabelled += wanted.size - int(np.count_nonzero(wanted))
+            found = labels[part.slices_within(file_box)]
+            mask[part.slices_within(box)] = found == kept if isinstance(kept, int) else _is_one_of(found, kept)
+            n_unlabelled += found.size - int(np.count_nonzero(found))
         return Cutout(mask, inside.n_voxels, n_unlabelled)
 
     def label_at(self, point_nm: np.ndarray) -> int:
-        """Label of the voxel that holds a point, (3,) in nm; 0 outside the volume."""
+        """Label of the voxel that holds a point, (3,) in nm, of a graph its supervoxel; 0 outside the volume."""
         voxel = np.floor(np.asarray(point_nm) / self.resolution_nm).astype(np.int64)
         inside = Box(voxel, voxel + 1).clipped_to(self.bounds)
         for file_box, labels in self._files(inside):
@@ -220,7 +253,7 @@ class Segmentation:
         except MemoryError:
             raise
         except Exception as error:
-            raise read_error(self.url, error) from error
+            raise read_error(self.layer_url, error) from error
 
     def _file_box(self, cell: np.ndarray) -> Box:
         lower = self.bounds.lower_vx + cell * self.file_shape
@@ -255,8 +288,33 @@ class Segmentation:
         except Exception as error:
             name = f"{file_box.lower_vx.tolist()} to {file_box.upper_vx.tolist()}"
             raise SegmentationUnavailable(
-                f"the file of voxels {name} at mip {self.mip} of {self.url} does not decode: {one_line(error)}"
+                f"the file of voxels {name} at mip {self.mip} of {self.layer_url} does not decode: {one_line(error)}"
             ) from error
+
+
+def _open_graph(url: str, cave_server: str | None) -> "Graph":
+    # caveclient takes a second to import, and a flat segmentation does not need it.
+    from somatic.cave.graph import Graph
+
+    return Graph(url, cave_server)
+
+
+def _is_one_of(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Where some labels, (nx, ny, nz), are among sorted ids.
+
+    Labels come in runs along x, so each run is looked up and not each voxel; one layer at a time, for the memory.
+    """
+    found = np.zeros(labels.shape, dtype=bool, order="F")
+    if not ids.size:
+        return found
+    for z in range(labels.shape[2]):
+        layer = labels[..., z].ravel(order="F")
+        starts = np.flatnonzero(np.concatenate(([True], layer[1:] != layer[:-1])))
+        values = layer[starts]
+        at = np.minimum(np.searchsorted(ids, values), ids.size - 1)
+        runs = np.repeat(ids[at] == values, np.diff(starts, append=layer.size))
+        found[..., z] = runs.reshape(labels.shape[:2], order="F")
+    return found
 
 
 def _fault_of(volume: CloudVolume) -> str | None:

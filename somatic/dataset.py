@@ -187,27 +187,12 @@ class Dataset(_Model):
         Raises
         ------
         DatasetError
-            Neither is there, or it is a graph.
+            Neither is there.
         """
         url = self.segmentations.get(version, self.segmentation)
         if url is None:
             raise DatasetError(f"{self.name}: no segmentation for version {version}; {self._what_to_choose()}")
-        self.check_readable(url, version)
         return url
-
-    def check_readable(self, url: str, version: int) -> None:
-        """Refuse a graph segmentation: only flat ones can be read so far.
-
-        Raises
-        ------
-        DatasetError
-            It is a graph; the text names the versions that have a flat copy.
-        """
-        if segmentation_kind(url) == "graph":
-            raise DatasetError(
-                f"{self.name}: version {version} has a graph segmentation only ({url}), which cannot be read yet; "
-                f"{self._what_to_choose()}"
-            )
 
     def _what_to_choose(self) -> str:
         if self.flat_versions:

@@ -45,6 +45,10 @@ class MissingSegment(PermanentError):
     """The root id has no voxel in its cutout."""
 
 
+class UnknownRoot(PermanentError):
+    """The graph has no such root id, or it was none any more at the moment of the version."""
+
+
 class MissingNucleusMesh(PermanentError):
     """The nucleus segmentation has no mesh for this nucleus."""
 

@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from somatic.cell import Cell
+from somatic.cell import Cell, cell_box
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
-from somatic.errors import CellKilled, SomaticError, TransientError
+from somatic.errors import CaveTokenError, CellKilled, SomaticError, Stopped, TransientError, UnknownRoot
 from somatic.features import FEATURES_VERSION, Row
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.measuring import CellResult, Inputs, failed
@@ -34,8 +36,12 @@ DEFAULT_RESULTS = "somatic-results"
 _MESHES = "meshes"
 # Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
 _CAVE_REQUESTS = 12
+# The info of the graph, and the roots at the centres of some nuclei.
+_GRAPH_REQUESTS = 2
 SYNAPSE_CELLS = 50
 """The synapses of about so many cells are asked for at once."""
+# Whose leaves are asked for at the same time: enough to hide how long the answers travel.
+_LEAVES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,13 @@ class Extraction:
     @cached_property
     def segmentation(self) -> Segmentation:
         """The segmentation at the dataset's mip."""
-        return Segmentation(self.segmentation_url, self.dataset.mip)
+        server = self.dataset.cave.server if self.dataset.cave else None
+        return Segmentation(self.segmentation_url, self.dataset.mip, server)
+
+    @property
+    def on_graph(self) -> bool:
+        """Whether the root ids are those of a graph, and not labels of a flat copy."""
+        return segmentation_kind(self.segmentation_url) == "graph"
 
     def check_layers(self) -> None:
         """Open what cells are measured from: the segmentation, the meshes of the nuclei and the table of synapses.
@@ -172,7 +184,9 @@ class Extraction:
             worker_memory_bytes=worker_memory_bytes(
                 self.radius_nm, segmentation.resolution_nm, _triple(segmentation.file_shape)
             ),
-            cave_requests=_CAVE_REQUESTS if from_cave else 0,
+            cave_requests=(_CAVE_REQUESTS if from_cave else 0) + (_GRAPH_REQUESTS if self.on_graph else 0),
+            requests_per_cell=1 if self.on_graph else 0,
+            requests_per_chunk=1 if self.on_graph else 0,
             cells_per_request=SYNAPSE_CELLS if from_cave and self.dataset.cave.synapses else None,  # type: ignore[union-attr]
             chunks_per_shard=chunks_per_shard,
         )
@@ -192,6 +206,47 @@ class Extraction:
         return self.source.synapses(
             roots, centres_nm.min(axis=0) - self.radius_nm, centres_nm.max(axis=0) + self.radius_nm
         )
+
+    def with_leaves(self, cells: list[Cell], stop: threading.Event | None = None) -> list[Cell]:
+        """The cells with the leaves of their root ids, where the segmentation is a graph; else as they are.
+
+        They are asked for here, once a cell, and not where a cell is measured: this process has the token and the
+        limit on requests. What goes wrong with one cell is noted in it, and costs the others nothing.
+
+        Raises
+        ------
+        CaveTokenError
+            The server of the graph refuses our token.
+        SomaticError
+            The segmentation cannot be opened, or the graph does not say which root ids were valid.
+        Stopped
+            `stop` was set.
+        """
+        if not self.on_graph or not cells:
+            return cells
+        segmentation, timestamp = self.segmentation, self.source.timestamp
+        graph = segmentation.graph
+        assert graph is not None
+        valid = [True] * len(cells)
+        # Where nobody knows the moment of the version, a root id may be of any time.
+        if timestamp is not None:
+            valid = graph.latest([cell.root_id for cell in cells], timestamp).tolist()
+
+        def ask(cell: Cell, valid: bool) -> Cell:
+            if stop is not None and stop.is_set():
+                raise Stopped("the extraction was stopped")
+            if not valid:
+                return replace(cell, leaves=UnknownRoot(_no_root(cell, self.title, timestamp)))
+            box = cell_box(cell, self.radius_nm, segmentation.resolution_nm)
+            try:
+                return replace(cell, leaves=segmentation.leaves(cell.root_id, box))
+            except CaveTokenError:
+                raise
+            except SomaticError as error:
+                return replace(cell, leaves=error)
+
+        with ThreadPoolExecutor(_LEAVES_AT_ONCE) as pool:
+            return list(pool.map(ask, cells, valid))
 
     def inputs(self, synapses: Synapses | None) -> Inputs:
         """What cells are measured from, in a form that travels to another process."""
@@ -241,14 +296,18 @@ class Extraction:
         Raises
         ------
         SomaticError
-            A layer could not be opened or a mesh could not be stored. The cells that were not measured for it have a
-            row that says so, and count as failed for now.
+            A layer could not be opened, the graph not asked or a mesh not stored. The cells that were not measured
+            for it have a row that says so, and count as failed for now.
         """
         waiting = {cell.nucleus_id: cell for cell in self.cells(rows, resolution_nm)}
         attempts = dict(zip(rows["nucleus_id"].tolist(), rows["attempt"].tolist(), strict=True))
         cells = list(waiting.values())
         try:
             inputs = self.inputs(synapses.onto([cell.root_id for cell in cells]) if synapses else None)
+            if self.on_graph:
+                cells = self.with_leaves(cells, stop)
+                # With the leaves at hand the watershed is read like a flat copy, without token and server.
+                inputs = replace(inputs, segmentation=self.segmentation.layer_url)
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])
                 yield _noted(result, cell, attempts[cell.nucleus_id], memory_bytes)
@@ -273,6 +332,12 @@ def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | Non
         error_class=type(result.error).__name__ if result.error else None,
         transient=isinstance(result.error, TransientError),
         memory_bytes=memory_bytes if isinstance(result.error, CellKilled) else None,
+    )
+
+
+def _no_root(cell: Cell, title: str, timestamp: datetime | None) -> str:
+    return (
+        f"root id {cell.root_id} is no root of the graph at the moment of {title} ({timestamp:%Y-%m-%d %H:%M:%S} UTC)"
     )
 
 

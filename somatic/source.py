@@ -58,7 +58,7 @@ def open_segmentation_url(dataset: Dataset, source: CaveTables | FileTables) -> 
     Raises
     ------
     DatasetError
-        There is none for this version, or it is a graph, which cannot be read yet.
+        There is none for this version.
     """
     named = dataset.segmentation is not None or source.version in dataset.segmentations
     if named or isinstance(source, FileTables):
@@ -68,7 +68,6 @@ def open_segmentation_url(dataset: Dataset, source: CaveTables | FileTables) -> 
         raise DatasetError(
             f"{dataset.name}: neither the dataset nor its datastack names a segmentation; add segmentation to the file"
         )
-    dataset.check_readable(url, source.version)
     return url
 
 

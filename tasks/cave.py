@@ -41,7 +41,7 @@ def query_nuclei(title: str, extraction: Extraction) -> Nuclei:  # noqa: ARG001 
 def check_labels(title: str, extraction: Extraction, nuclei: Nuclei) -> int:
     """Stop when the segmentation belongs to another version than the root ids."""
     extraction.check_layers()
-    return check_segmentation(nuclei, extraction.segmentation, title)
+    return check_segmentation(nuclei, extraction.segmentation, title, extraction.source.timestamp)
 
 
 @task(

@@ -67,7 +67,7 @@ def _short(path: str) -> str:
     return path.replace(home, "~", 1) if path.startswith(home) else path
 
 
-class _PatientAdapter(HTTPAdapter):
+class PatientAdapter(HTTPAdapter):
     """Waits for the rate limit before each request and never for ever for an answer; leaves retries to `call`."""
 
     def __init__(self, patience: Patience, limiter: RateLimiter):
@@ -129,7 +129,7 @@ class _Connection:
 
     def watch(self, session: requests.Session) -> None:
         """Put time-outs and rate limit under a session, and look at each answer before caveclient does."""
-        adapter = _PatientAdapter(self.patience, self.limiter)
+        adapter = PatientAdapter(self.patience, self.limiter)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         session.hooks["response"].append(self._look)

@@ -55,6 +55,8 @@ def make_estimate(
     chunks_per_shard: int,
     cave_requests: int = 0,
     cells_per_request: int | None = None,
+    requests_per_cell: int = 0,
+    requests_per_chunk: int = 0,
     bytes_per_voxel: float = BYTES_PER_VOXEL,
 ) -> Estimate:
     """Count what a plan will take.
@@ -77,6 +79,8 @@ def make_estimate(
         Requests that the extraction needs in any case.
     cells_per_request : int, optional
         So many cells at least share a query of synapses, as far as a shard has them; None when there is none.
+    requests_per_cell, requests_per_chunk : int
+        To the graph of the segmentation, where it is one.
     bytes_per_voxel : float
         Of the segmentation's files as they travel.
 
@@ -101,7 +105,7 @@ def make_estimate(
         missing=len(cells),
         chunks=len(chunks),
         shards=len(of_shards),
-        cave_requests=cave_requests + n_queries,
+        cave_requests=cave_requests + n_queries + requests_per_cell * len(cells) + requests_per_chunk * len(chunks),
         segmentation_bytes=round(voxels * bytes_per_voxel),
         worker_memory_bytes=worker_memory_bytes,
     )
