@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pyarrow as pa
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +16,7 @@ from sandbox.cave.auth import Gate
 from sandbox.cave.faults import RateLimit, server_error
 from sandbox.cave.query import Answer
 
-Handler = Callable[[Request, dict], Response]
+Handler = Callable[[Request, Any], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -24,6 +25,8 @@ def guarded(
     gate: Gate,
     datastack: str | None,
     rate_limit: Callable[[], RateLimit | None] = lambda: None,
+    *,
+    is_binary: bool = False,
 ) -> Endpoint:
     """Return a handler behind a gate; an exception in it becomes a 500 that says what happened.
 
@@ -36,6 +39,8 @@ def guarded(
         Datastack that whoever asks must be allowed to view; None: any known token will do.
     rate_limit : callable
         Returns the limit that counts these requests at this time, if any.
+    is_binary : bool
+        The handler gets the body as it came, not as JSON.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -50,7 +55,8 @@ def guarded(
         if limit is not None and limit.exceeded(gate.user(request)):
             return server_error(limit.message)
         try:
-            return await run_in_threadpool(handler, request, json.loads(body) if body else {})
+            content = body if is_binary else json.loads(body) if body else {}
+            return await run_in_threadpool(handler, request, content)
         except Exception as error:
             return server_error(str(error))
 

@@ -16,10 +16,11 @@ from starlette.routing import Route
 
 from sandbox.cave import faults
 from sandbox.cave.auth import LOGIN_PATH, Gate
-from sandbox.cave.http import constant, json_answer
+from sandbox.cave.http import json_answer
 from sandbox.cave.info import info_routes
 from sandbox.cave.materialize import Materialize
-from sandbox.cave.tables import CaveTable, CaveView, Datastack, MaterializedVersion
+from sandbox.cave.tables import CaveTable, CaveView, Datastack, MaterializedVersion, graph_name
+from sandbox.graph.routes import Segmentation
 
 __all__ = ["CaveServer", "CaveTable", "CaveView", "Datastack", "MaterializedVersion"]
 
@@ -56,6 +57,7 @@ class CaveServer:
     ):
         gate = Gate(token, unprivileged_tokens, tokens_without_terms, redirects_to_login)
         self._materialize = Materialize(datastack, gate, row_cap)
+        self._segmentation = Segmentation(datastack.graph, graph_name(datastack), gate, datastack.name)
         # Named as TCP, so that asyncio sends small packets at once; without it every answer waits 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
@@ -64,7 +66,7 @@ class CaveServer:
         routes = [
             *info_routes(datastack, gate, self.url),
             *self._materialize.routes(),
-            *_segmentation_routes(),
+            *self._segmentation.routes(),
             Route(LOGIN_PATH, _login_page),
         ]
         app = Starlette(routes=routes, exception_handlers={404: _no_such_url})
@@ -129,20 +131,14 @@ class CaveServer:
     def rate_limit(self, per_minute: int | None, window_seconds: float = 60.0) -> None:
         """Refuse queries of a user beyond so many a minute, with a 500 that hides a 429; None: no limit.
 
-        `window_seconds` shortens the minute for tests; the message still says minute.
+        Queries of tables and questions to the graph are counted apart: they are two services. `window_seconds`
+        shortens the minute for tests; the message still says minute.
         """
-        self._materialize.rate_limit = None if per_minute is None else faults.RateLimit(per_minute, window_seconds)
+        for service in (self._materialize, self._segmentation):
+            service.rate_limit = None if per_minute is None else faults.RateLimit(per_minute, window_seconds)
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
-
-
-def _segmentation_routes() -> list[Route]:
-    """Return what the chunked graph serves: so far only which APIs there are."""
-    return [
-        Route("/segmentation/api/versions", constant([0, 1])),
-        Route("/segmentation/api/version", constant("2.21.1")),
-    ]
 
 
 def _login_page(_request: Request) -> Response:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from sandbox.graph.chunked_graph import ChunkedGraph
+
 Resolution = tuple[float, float, float]
 
 _LONG_AGO = datetime(2020, 9, 28, 22, 42, 9, 229478)
@@ -124,6 +126,8 @@ class Datastack:
         Datastack whose versions these are, as minnie65_phase3_v1 is of minnie65_public.
     image_source, description : str
     viewer_resolution_nm : tuple of 3 float
+    graph : ChunkedGraph, optional
+        Served under the last part of `segmentation_source`; None: nothing is served of the segmentation.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Datastack:
     image_source: str = ""
     description: str = ""
     viewer_resolution_nm: Resolution = (4.0, 4.0, 40.0)
+    graph: ChunkedGraph | None = None
 
     def __post_init__(self) -> None:
         numbers = [version.number for version in self.versions]
@@ -167,6 +172,11 @@ def info(datastack: Datastack, server_url: str) -> dict:
         "cell_identification_table": None,
         "proofreading_review_table": None,
     }
+
+
+def graph_name(datastack: Datastack) -> str:
+    """Return the name of the datastack's chunked graph, the last part of its address."""
+    return datastack.segmentation_source.rstrip("/").split("/")[-1]
 
 
 def aligned_volume_info(datastack: Datastack) -> dict:
@@ -220,8 +230,7 @@ def table_metadata(datastack: Datastack, version: MaterializedVersion, name: str
         "last_modified": _iso(table.created),
     }
     if any(column.endswith("supervoxel_id") for column in table.frame.columns):
-        graph = datastack.segmentation_source.rstrip("/").split("/")[-1]
-        record |= {"segmentation_source": None, "pcg_table_name": graph, "last_updated": None}
+        record |= {"segmentation_source": None, "pcg_table_name": graph_name(datastack), "last_updated": None}
     return record
 
 
