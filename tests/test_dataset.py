@@ -100,13 +100,10 @@ def test_minnie65_is_what_the_public_release_says() -> None:
     )
 
 
-def test_a_version_without_a_flat_copy_names_those_with_one() -> None:
-    """Graph segmentations cannot be read yet: the line says which versions can be had."""
-    with pytest.raises(DatasetError) as caught:
-        load_dataset("minnie65").segmentation_for(1507)
-    assert "1507" in str(caught.value)
-    assert "graphene://https://minnie.microns-daf.com/segmentation/table/minnie65_public" in str(caught.value)
-    assert "117, 343, 943, 1300" in str(caught.value)
+def test_a_version_without_a_flat_copy_is_read_through_the_graph() -> None:
+    """A flat copy is preferred; every other version has the graph."""
+    graph = "graphene://https://minnie.microns-daf.com/segmentation/table/minnie65_public"
+    assert load_dataset("minnie65").segmentation_for(1507) == graph
 
 
 def test_names() -> None:
@@ -358,9 +355,9 @@ def test_the_segmentation_of_the_datastack(tmp_path: Path) -> None:
         assert open_segmentation_url(there, open_source(there, 943)) == "precomputed://gs://bucket/own"
         assert open_segmentation_url(there, open_source(there, 661)) == "precomputed://file:///a"
     with served(dataset, "graphene://{server}/segmentation/table/t") as there:
-        source = open_source(there)
-        with pytest.raises(DatasetError, match=r"version 943 has a graph.*\(661\)"):
-            open_segmentation_url(there, source)
+        server = there.cave.server if there.cave else ""
+        assert open_segmentation_url(there, open_source(there)) == f"graphene://{server}/segmentation/table/t"
+        assert open_segmentation_url(there, open_source(there, 661)) == "precomputed://file:///a"
     with served(dataset, "") as there:
         source = open_source(there)
         with pytest.raises(DatasetError, match="add segmentation"):
@@ -408,13 +405,12 @@ def test_the_old_input_at_a_cave_server(tmp_path: Path) -> None:
         assert open_segmentation_url(dataset, source) == "precomputed://gs://bucket/own"
 
 
-def test_the_old_input_on_a_graph_names_the_dataset_with_flat_copies(tmp_path: Path) -> None:
-    """The datastack's own segmentation is a graph on minnie65: the line names what can be read."""
+def test_the_old_input_on_a_graph(tmp_path: Path) -> None:
+    """The datastack's own segmentation is a graph on minnie65, as the old scripts read it."""
     old = load(tmp_path, json.dumps(SEED), "old.json")
     with served(old, "graphene://{server}/segmentation/table/minnie65_public") as dataset:
-        source = open_source(dataset)
-        with pytest.raises(DatasetError, match=r"version 661 has a graph.*dataset minnie65 has .*117, 343, 943, 1300"):
-            open_segmentation_url(dataset, source)
+        url = open_segmentation_url(dataset, open_source(dataset))
+        assert url == f"graphene://{dataset.cave.server if dataset.cave else ''}/segmentation/table/minnie65_public"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,6 @@ def test_an_image_is_no_segmentation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "graphene://https://example.org/segmentation/table/x",
         "n5://file:///tmp/x",
         "zarr://file:///tmp/x",
         "precomputed://gopher://host/x",
