@@ -105,10 +105,6 @@ class ChunkedGraph:
             "verify_mesh": False,
         }
 
-    def has(self, node: int) -> bool:
-        """Tell whether there was ever a node of this id."""
-        return self._find(node) is not None
-
     def leaves(self, node: int, bounds: Bounds | None = None, stop_layer: int = 1) -> Ids:
         """Supervoxels, or nodes of layer 2, of a root or of a node of layer 2, whether it is current or old.
 
@@ -123,12 +119,14 @@ class ChunkedGraph:
         Returns
         -------
         (n,) uint64
-            In no order; empty where there is no such node.
+            In no order.
+
+        Raises
+        ------
+        LookupError
+            There never was such a node.
         """
-        found = self._find(node)
-        if found is None:
-            return np.zeros(0, np.uint64)
-        state, members = found
+        state, members = self._find(node)
         if bounds is not None:
             first = (bounds[0] - self._lower) // self._chunk_size
             last = -((self._lower - bounds[1]) // self._chunk_size)
@@ -171,7 +169,7 @@ class ChunkedGraph:
         for root in roots:
             present = [i for i, state in enumerate(self.states) if len(self._members(state, N_LAYERS, int(root)))]
             if not present:
-                raise LookupError(f"root {root} does not exist: no valid parent")
+                raise LookupError(f"root {root} does not exist: it has no valid parent")
             until = present[-1] + 1
             ended = self.states[until].since if until < len(self.states) else None
             spans.append((self.states[present[0]].since, ended))
@@ -184,15 +182,13 @@ class ChunkedGraph:
     def _at(self, at: datetime) -> State:
         return next((state for state in reversed(self.states) if state.since <= at), self.states[0])
 
-    def _find(self, node: int) -> tuple[State, NDArray[np.int64]] | None:
-        layer = int(layer_of(np.uint64(node)))
-        if layer not in (2, N_LAYERS):
-            return None
-        for state in self.states:
+    def _find(self, node: int) -> tuple[State, NDArray[np.int64]]:
+        layer = int(layer_of(np.array(node, np.uint64)))
+        for state in self.states if layer in (2, N_LAYERS) else ():
             members = self._members(state, layer, node)
             if len(members):
                 return state, members
-        return None
+        raise LookupError(f"node {node} does not exist: it has no valid parent")
 
     def _members(self, state: State, layer: int, node: int) -> NDArray[np.int64]:
         """Supervoxels of a node in one state, as positions."""

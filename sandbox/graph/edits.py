@@ -65,14 +65,14 @@ def _edits(before: Ids, after: Ids) -> list[NDArray[np.bool_]]:
 
 def _place_of_edit(
     edited: NDArray[np.bool_],
-    part: NDArray[np.int64],
+    part: NDArray[np.integer],
     place: NDArray[np.int64],
     chunk: NDArray[np.int64],
     voxels: NDArray[np.int64],
 ) -> int:
     n_parts = pd.Series(part[edited]).groupby(place[edited]).nunique()
     if n_parts.max() > 1:
-        return int(n_parts.idxmax())
+        return int(n_parts.index[int(n_parts.argmax())])
     middle = np.average(chunk[edited], axis=0, weights=voxels[edited])
     farthest = np.argmax(np.linalg.norm(chunk[edited] - middle, axis=1))
     return int(place[edited][farthest])

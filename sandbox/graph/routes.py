@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.cave.auth import Gate
-from sandbox.cave.faults import RateLimit, server_error
+from sandbox.cave.faults import RateLimit
 from sandbox.cave.http import Handler, constant, guarded, json_answer
 from sandbox.graph.chunked_graph import Bounds, ChunkedGraph
 from sandbox.graph.ids import N_LAYERS, Ids
@@ -80,11 +80,8 @@ class _Endpoints:
         return json_answer(self._graph.info())
 
     def leaves(self, request: Request, _body: dict) -> Response:
-        node = request.path_params["node"]
-        bounds = self._bounds(request)
-        if not self._graph.has(node):
-            return server_error(f"node {node} does not exist: no valid parent", 400)
-        return json_answer({"leaf_ids": self._graph.leaves(node, bounds, _stop_layer(request, 1)).tolist()})
+        leaves = self._graph.leaves(request.path_params["node"], self._bounds(request), _stop_layer(request, 1))
+        return json_answer({"leaf_ids": leaves.tolist()})
 
     def leaves_of_many(self, request: Request, body: dict) -> Response:
         bounds, stop_layer = self._bounds(request), _stop_layer(request, 1)

@@ -100,7 +100,7 @@ def _write_layer(scene: Scene, folder: Path) -> pd.DataFrame:
         parts = []
         for x, y in itertools.product(range(0, shape[0], CHUNK[0]), range(0, shape[1], CHUNK[1])):
             box = (slice(x, x + CHUNK[0]), slice(y, y + CHUNK[1]))
-            chunk = np.array([x, y, z_start]) // CHUNK
+            chunk = np.array([x, y, z_start]) // np.array(CHUNK)
             parts.append(_cut(chunk, [version[box] for version in labels], found[box], scene.versions))
         write_labels(folder, found, np.array([0, 0, z_start]))
         return pd.concat(parts)
