@@ -13,13 +13,16 @@ from cloudvolume import CloudVolume
 from graph_server import CHUNK, Fault, GraphServer, put_watershed
 from volumes import ellipsoid, put_volume
 
+from sandbox.cave.server import CaveServer
+from sandbox.lab import datastack, write_cave_dataset
+from sandbox.phantom.scene import Scene, write_scene
 from somatic.cave import calls
 from somatic.cave.calls import Patience
 from somatic.cave.graph import Graph
 from somatic.cell import Cell, extract_cell
 from somatic.check import check_segmentation
 from somatic.cutout import Segmentation, _is_one_of
-from somatic.dataset import Dataset, FileSource
+from somatic.dataset import Dataset, FileSource, load_dataset
 from somatic.errors import (
     CaveError,
     CaveTokenError,
@@ -30,6 +33,7 @@ from somatic.errors import (
     WrongSegmentation,
 )
 from somatic.extraction import Extraction
+from somatic.features import COLUMNS
 from somatic.planning.plan import make_plan
 from somatic.tables import Nuclei
 from somatic.volume.box import Box
@@ -45,6 +49,7 @@ OTHER = 864691136000000001
 RADIUS_NM = 3500.0
 # More than the volume, a part of it, one that sticks out.
 BOXES = [((-9, -9, -9), (140, 120, 99)), ((45, 30, 20), (36, 33, 29)), ((50, 40, 30), (90, 90, 90))]
+FEATURES = [column.name for column in COLUMNS if column.name != "nucleus_id"]
 HURRY = Patience(connect_s=2, answer_s=5, query_s=5, tries=3, wait_s=0.01, longest_wait_s=0.02, busy_pause_s=0.3)
 
 
@@ -130,6 +135,36 @@ def test_the_same_features_as_a_flat_copy(graph: GraphServer, flat: dict[datetim
         assert of_graph.row == of_flat.row
         assert of_graph.row["status"] == "ok"
     assert graph.n_asked("leaves") == 2
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Two cells of the phantom, and a nucleus without a root; the volume begins below zero."""
+    return write_scene(tmp_path_factory.mktemp("scene") / "volume", extent_um=(36.0, 24.0, 38.0))
+
+
+def test_the_phantom_as_flat_copies_and_as_a_graph(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row of both versions is the same but for the seconds, with one request for leaves a cell that has any."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CAVE_TOKEN", TOKEN)
+    with CaveServer(datastack(scene, graph=True), token=TOKEN) as server:
+        kinds = {}
+        for kind in ("flat", "graph"):
+            path = write_cave_dataset(scene, server.url, tmp_path / f"{kind}.toml", graph=kind == "graph")
+            kinds[kind] = load_dataset(path).model_copy(update={"cutout_radius_um": 5.0})
+        for version in scene.versions:
+            tables = {}
+            for kind, dataset in kinds.items():
+                before = len(server.requests)
+                opened = Extraction.open(dataset, version, str(tmp_path / kind), with_meshes=False)
+                nuclei = opened.source.nuclei()
+                assert check_segmentation(nuclei, opened.segmentation, opened.title, opened.source.timestamp) == 2
+                tables[kind] = pd.DataFrame(rows_of(opened)).set_index("nucleus_id")[FEATURES]
+                asked = [request.path for request in server.requests[before:] if "/segmentation/" in request.path]
+            assert sum("leaves" in path for path in asked) == (tables["graph"]["status"] == "ok").sum() == 2
+            pd.testing.assert_frame_equal(tables["graph"], tables["flat"], check_exact=True)
 
 
 def test_a_box_outside_the_volume_asks_nothing(graph: GraphServer) -> None:
@@ -326,7 +361,8 @@ def extraction(url: str, folder: Path, roots: list[int], version: int = 0) -> Ex
 def rows_of(opened: Extraction) -> list[dict]:
     """The rows of all its nuclei, measured in a process of their own."""
     plan = make_plan(opened.source.nuclei(), radius_nm=opened.radius_nm)
-    rows = opened.extract(plan.rows, plan.resolution_nm)
+    asked = plan.rows[plan.rows["chunk"] >= 0]
+    rows = opened.extract(asked, plan.resolution_nm)
     return sorted(rows, key=lambda row: row["nucleus_id"])
 
 

@@ -128,8 +128,6 @@ class Graph:
             The server refused, or did not answer.
         """
         inside = box.clipped_to(self.bounds)
-        # The server reads "-" as the sign between two numbers.
-        inside = Box(np.maximum(inside.lower_vx, 0), inside.upper_vx)
         if inside.n_voxels == 0:
             return np.empty(0, dtype=np.uint64)
         sides = zip(inside.lower_vx.tolist(), inside.upper_vx.tolist(), strict=True)

@@ -128,13 +128,13 @@ def test_names_that_do_not_exist(
         assert part in ran.error
 
 
-def test_graph_segmentation(run: Run, cave_toml: Path, scene: Scene, tmp_path: Path) -> None:
-    """A version whose segmentation is a graph only: the versions that have a flat copy."""
-    graph = "graphene://https://graph.example.org/segmentation/table/phantom"
+def test_graph_segmentation(run: Run, cave: CaveServer, cave_toml: Path, scene: Scene, tmp_path: Path) -> None:
+    """A graph that its server does not have: which one, and what the server says."""
+    graph = f"graphene://{cave.url}/segmentation/table/elsewhere"
     ran = run("plan", changed(cave_toml, tmp_path, (scene.segmentation_url(2), graph)), "--version", "2")
     assert ran.status == 1
-    assert "graph segmentation only" in ran.error
-    assert "flat copy (1)" in ran.error
+    assert "graph elsewhere" in ran.error
+    assert "404" in ran.error
 
 
 @pytest.mark.parametrize(
