@@ -310,6 +310,20 @@ def test_estimate_counts_what_is_left() -> None:
     assert (estimate.cells, estimate.skipped, estimate.done, estimate.missing) == (25, 1, 13, 12)
     # Chunks 4 to 8; shards of chunks 4-5, 6-7 and 8 with 5, 6 and 1 cells, so 2, 2 and 1 queries of synapses.
     assert (estimate.chunks, estimate.shards, estimate.cave_requests) == (5, 3, 12)
+    # On a graph one more for each cell and for each chunk.
+    on_graph = make_estimate(
+        plan,
+        missing,
+        layer=layer,
+        radius_nm=RADIUS_NM,
+        worker_memory_bytes=123,
+        chunks_per_shard=2,
+        cave_requests=7,
+        cells_per_request=4,
+        requests_per_cell=1,
+        requests_per_chunk=1,
+    )
+    assert on_graph.cave_requests == 12 + 12 + 5
     assert estimate.worker_memory_bytes == 123
     one_box = 468 * 468 * 750
     assert 12 * 0.5 * one_box < estimate.segmentation_bytes < 12 * 0.5 * 1024 * 1024 * 832
