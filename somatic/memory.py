@@ -1,6 +1,7 @@
 """Memory: how much this machine has, and how much measuring one cell at a time needs."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import psutil
 from somatic.cutout import BATCH_BYTES, half_side_vx
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_SAID = "SOMATIC_MEMORY_BYTES"
 
 # The interpreter with cloud-volume, trimesh, scipy and zmesh loaded, a nucleus and its folds, a chunk's synapses.
 _BASE_BYTES = 400 * 2**20
@@ -23,8 +25,8 @@ _BYTES_PER_FACE = 850
 
 
 def machine_memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its container's when that is less."""
-    limits = [psutil.virtual_memory().total]
+    """Memory that this process may use: the machine's, its container's or SOMATIC_MEMORY_BYTES, whichever is least."""
+    limits = [psutil.virtual_memory().total, int(os.environ.get(_SAID) or sys.maxsize)]
     for path in _CGROUP_LIMITS:
         if path.exists() and (text := path.read_text().strip()).isdigit():
             limits.append(int(text))

@@ -114,3 +114,12 @@ def test_this_machine() -> None:
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert 0 < machine_memory_bytes() <= int(total.split()[1]) * 1024
     assert usable_cores() >= 1
+
+
+def test_what_is_said_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that only a person knows counts, unless there is less."""
+    there_is = machine_memory_bytes()
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", "1073741824")
+    assert machine_memory_bytes() == 2**30
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", str(2**60))
+    assert machine_memory_bytes() == there_is
