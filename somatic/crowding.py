@@ -8,11 +8,10 @@ from contextlib import suppress
 
 import psutil
 
-from somatic.memory import machine_memory_bytes
+from somatic.memory import machine_memory_bytes, process_memory_bytes, used_memory_bytes
 
-# The rest is for the processes that are not counted here (fork server, Prefect's supervisor), and for what the largest
-# takes until it is looked at again.
-_FULL = 0.93
+# The rest is for what the largest takes until it is looked at again.
+_FULL = 0.95
 
 _processes: dict[int, psutil.Process] = {}
 _lock = threading.Lock()
@@ -33,13 +32,7 @@ def forget(pid: int) -> None:
 def is_too_much(pid: int) -> bool:
     """Whether memory is nearly full, and a process that is counted has the largest part of it."""
     with _lock:
-        processes = list(_processes.values())
-    sizes = {process.pid: _size_bytes(process) for process in (psutil.Process(), *processes)}
-    return sum(sizes.values()) > _FULL * machine_memory_bytes() and max(sizes, key=sizes.__getitem__) == pid
-
-
-def _size_bytes(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.Error:
-        return 0
+        processes = [psutil.Process(), *_processes.values()]
+    if used_memory_bytes(processes) < _FULL * machine_memory_bytes():
+        return False
+    return max(processes, key=process_memory_bytes).pid == pid

@@ -26,7 +26,7 @@ from somatic.memory import machine_memory_bytes
 CELL_TIMEOUT_S = 900.0
 # For opening the layers, and for the imports when the fork server starts.
 _START_TIMEOUT_S = 120.0
-_LOOK_UP_S = 0.1
+_LOOK_UP_S = 0.05
 _OUT_OF_MEMORY = 77
 _TOO_MUCH = "it needs more memory than there is ({})"
 
