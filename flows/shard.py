@@ -227,10 +227,7 @@ class _Measuring:
 
 
 def _first(ended: "queue.SimpleQueue[PrefectFuture]") -> PrefectFuture | None:
-    """A future that has ended, or None when none does for a while.
-
-    Prefect's `as_completed` has a time limit too, by an alarm signal, in which a Ctrl-C of the same moment is lost.
-    """
+    """A future that has ended, or None when none does for a while."""
     try:
         return ended.get(timeout=UPDATE_EVERY_S)
     except queue.Empty:
