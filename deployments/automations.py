@@ -25,8 +25,9 @@ _EXTRACTIONS: list[ResourceSpecification | Labels] = [
     {"prefect.resource.role": "flow", "prefect.resource.name": "extract"},
 ]
 
-SILENCE_S = 540
-"""A run sends a sign of life every 180 s; three that are missing are no accident."""
+SILENCE_S = 1800
+"""A run sends a sign of life every 180 s, but nobody hears it while the server is away; back again, it counts that time
+too, and would start a second time what is alive. Whoever is found dead in another way need not wait so long."""
 RESTARTS = 5
 """An extraction that was killed is started again so often."""
 PAUSE_S = 30
@@ -82,9 +83,9 @@ def silent_runs() -> AutomationCore:
 def killed_extractions() -> AutomationCore:
     """Make the automation that tells extractions that were killed at work from those that could not begin.
 
-    A shard that crashed is started again by its extraction, which itself has nobody. One that does not begin, for want
-    of its image perhaps, would be started for ever: so a crash counts only once for each time that the run has begun,
-    and not after `RESTARTS` times. (`after` the run was Running would say the same, but loses events with SQLite.)
+    A shard that crashed is started again by its extraction, which itself has nobody. One that cannot begin, for want of
+    its namespace perhaps, would be started for ever: so a crash counts once for each time that the run has begun, and
+    not after `RESTARTS` times. (`after` the run was Running would say the same, but loses events with SQLite.)
 
     The state stays one of type CRASHED, since a final state is all that a worker's second report does not replace.
     """

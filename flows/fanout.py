@@ -1,6 +1,7 @@
 """The shards of an extraction: here, one after the other, or as flow runs of a deployment, many at once."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -30,11 +31,12 @@ from tasks.results import ProgressArtifact
 
 # So many shards in a row that failed without a cell to show for it: the next will fail too.
 _FUTILE_SHARDS = 3
-_CRASHES = 3
+# A shard that crashed is started again so often.
+_RESTARTS = 2
 _LOOK_EVERY_S = 10.0
 _COUNT_EVERY_S = 30.0
 # A state that is set sooner is overtaken by what the worker still has to say of the crash.
-_AFTER_CRASH = timedelta(seconds=3)
+_AFTER_CRASH = timedelta(seconds=10)
 _PAGE = 200
 _UNFINISHED = [
     StateType.SCHEDULED,
@@ -131,6 +133,7 @@ class _Children:
         self._extraction = extraction
         self._planned = planned
         self._progress = progress
+        self._restarts: Counter[UUID] = Counter()
         self._counted = time.monotonic()
         self._n_futile = self._n_done = 0
         self._log = get_run_logger()
@@ -147,7 +150,7 @@ class _Children:
             # The ranges cover the whole plan, so that they are the same in every attempt.
             key = f"{parameters['run']}:{parameters['plan']}:{shard.start}-{shard.stop}"
             try:
-                child = run_deployment(
+                found = run_deployment(
                     deployment,
                     parameters=parameters | {"start": shard.start, "stop": shard.stop},
                     idempotency_key=key,
@@ -157,7 +160,11 @@ class _Children:
                 raise PermanentError(
                     f"there is no deployment {deployment!r} for the shards; make it with: somatic deploy"
                 ) from error
-            self.waiting.add(cast(FlowRun, child).id)
+            child = cast(FlowRun, found)
+            self.waiting.add(child.id)
+            if child.state and child.state.is_final() and not child.state.is_crashed():
+                # It ended in an earlier attempt, and cells of its range are missing still.
+                self._start_again(child)
         self._log.info("%s: %d shards as %s", self._extraction.title, len(self.waiting), deployment)
 
     def look(self) -> None:
@@ -172,8 +179,10 @@ class _Children:
         if ended or time.monotonic() - self._counted > _COUNT_EVERY_S:
             self.count()
         for child in ended:
-            if child.state_type == StateType.CRASHED and child.run_count < _CRASHES:
-                self._start_again(child)
+            if child.state_type == StateType.CRASHED and self._restarts[child.id] < _RESTARTS:
+                if child.state and datetime.now(UTC) - child.state.timestamp > _AFTER_CRASH:
+                    self._restarts[child.id] += 1
+                    self._start_again(child)
                 continue
             self.waiting.discard(child.id)
             if child.state_type != StateType.COMPLETED:
@@ -195,19 +204,21 @@ class _Children:
 
     def _start_again(self, child: FlowRun) -> None:
         assert child.state
-        if datetime.now(UTC) - child.state.timestamp < _AFTER_CRASH:
-            return
-        self._log.warning("%s crashed (%s); it is started again", child.name, child.state.message)
-        self._client.set_flow_run_state(child.id, AwaitingRetry(message="it crashed"), force=True)
+        self._log.warning("%s %s (%s); it is started again", child.name, _ended(child.state), child.state.message)
+        self._client.set_flow_run_state(child.id, AwaitingRetry(message="started again by its extraction"), force=True)
 
     def _note_failure(self, child: FlowRun) -> None:
         assert child.state
-        said = f"{child.name} {child.state.type.value.lower()}: {child.state.message}"
+        said = f"{child.name} {_ended(child.state)}: {child.state.message}"
         self._log.warning("%s", said)
         self._n_futile = 0 if self._progress.done > self._n_done else self._n_futile + 1
         self._n_done = self._progress.done
         if self._n_futile == _FUTILE_SHARDS:
             raise FutileExtraction(f"{_FUTILE_SHARDS} shards in a row came to nothing; the last: {said}")
+
+
+def _ended(state: State) -> str:
+    return state.type.value.lower()
 
 
 def cancel_children(client: SyncPrefectClient, parent_id: UUID) -> int:

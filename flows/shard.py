@@ -1,6 +1,7 @@
 """The flow `extract-shard`: a range of the chunks of a plan; on a cluster, one job."""
 
 import itertools
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -146,20 +147,23 @@ class _Measuring:
             What makes going on useless.
         """
         waiting = self._chunks()
-        running: set[PrefectFuture] = set()
+        n_running = 0
+        ended: queue.SimpleQueue[PrefectFuture] = queue.SimpleQueue()
         runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers)
         with runner:
             try:
                 while True:
                     # A few at a time, since each that is submitted costs memory until it is done.
-                    for number, rows, synapses in itertools.islice(waiting, self._workers - len(running)):
-                        running.add(runner.submit(self._task, self._parameters(number, rows, synapses)))
-                    if not running:
+                    for number, rows, synapses in itertools.islice(waiting, self._workers - n_running):
+                        future = runner.submit(self._task, self._parameters(number, rows, synapses))
+                        n_running += 1
+                        future.add_done_callback(ended.put)
+                    if not n_running:
                         break
-                    done = _first_done(running)
+                    done = _first(ended)
                     self._opened.artifact.update()
                     if done is not None:
-                        running.remove(done)
+                        n_running -= 1
                         outcome = done.result(raise_on_failure=False)
                         self._judge(outcome if isinstance(outcome, Exception) else None)
             except BaseException:
@@ -222,9 +226,9 @@ class _Measuring:
                 self._fault = self._fault or FutileExtraction(str(error))
 
 
-def _first_done(running: set[PrefectFuture]) -> PrefectFuture | None:
-    """A future that is done, or None when none is after a while."""
+def _first(ended: "queue.SimpleQueue[PrefectFuture]") -> PrefectFuture | None:
+    """A future that has ended, or None when none does for a while."""
     try:
-        return next(as_completed(list(running), timeout=UPDATE_EVERY_S), None)
-    except TimeoutError:
+        return ended.get(timeout=UPDATE_EVERY_S)
+    except queue.Empty:
         return None

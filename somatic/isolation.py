@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 
 import tqdm
 
+from somatic import crowding
 from somatic.cell import Cell
 from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped
 from somatic.measuring import CellMeasurer, CellResult, Inputs, failed
@@ -25,8 +26,9 @@ from somatic.memory import machine_memory_bytes
 CELL_TIMEOUT_S = 900.0
 # For opening the layers, and for the imports when the fork server starts.
 _START_TIMEOUT_S = 120.0
-_LOOK_UP_S = 0.25
+_LOOK_UP_S = 0.05
 _OUT_OF_MEMORY = 77
+_TOO_MUCH = "it needs more memory than there is ({})"
 
 
 def extract_cells_apart(
@@ -103,6 +105,9 @@ class _Measuring:
         self._process.start()
         # Only the child may hold the sending end, else its death is not seen.
         sender.close()
+        assert self._process.pid is not None
+        self._pid = self._process.pid
+        crowding.count(self._pid)
 
     def __enter__(self) -> "_Measuring":
         return self
@@ -111,6 +116,7 @@ class _Measuring:
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
+        crowding.forget(self._pid)
         self._results.close()
 
     def __iter__(self) -> Iterator[CellResult]:
@@ -132,6 +138,9 @@ class _Measuring:
             if time.monotonic() > deadline:
                 self.fault = CellHung(f"took longer than {timeout_s:g} s and was ended")
                 return None
+            if crowding.is_too_much(self._pid):
+                self.fault = CellKilled(_TOO_MUCH.format(_memory()))
+                return None
         try:
             message = self._results.recv()
         except (EOFError, OSError):
@@ -145,16 +154,19 @@ class _Measuring:
 
 
 def _cause_of_death(exit_code: int | None) -> SomaticError:
-    memory = f"this process may use {machine_memory_bytes() / 2**30:.1f} GiB"
     if exit_code == -signal.SIGKILL:
-        return CellKilled(f"its process was killed, most likely for lack of memory ({memory})")
+        return CellKilled(f"its process was killed, most likely for lack of memory ({_memory()})")
     if exit_code == _OUT_OF_MEMORY:
-        return CellKilled(f"it needs more memory than there is ({memory})")
+        return CellKilled(_TOO_MUCH.format(_memory()))
     if exit_code in (-signal.SIGTERM, -signal.SIGINT):
         return ProcessEnded("its process was asked to end")
     if exit_code is not None and exit_code < 0:
         return CellKilled(f"its process crashed ({signal.Signals(-exit_code).name})")
     return CellKilled(f"its process ended with exit status {exit_code}")
+
+
+def _memory() -> str:
+    return f"this process may use {machine_memory_bytes() / 2**30:.1f} GiB"
 
 
 def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], results: Connection) -> None:

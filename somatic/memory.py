@@ -1,6 +1,9 @@
 """Memory: how much this machine has, and how much measuring one cell at a time needs."""
 
 import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,12 @@ import psutil
 
 from somatic.cutout import BATCH_BYTES, half_side_vx
 
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# What a container is told of itself, by newer kernels and older ones: its limit, its use, and what of that is cache.
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+_SAID = "SOMATIC_MEMORY_BYTES"
 
 # The interpreter with cloud-volume, trimesh, scipy and zmesh loaded, a nucleus and its folds, a chunk's synapses;
 # on a graph the leaves of its cells too, 1 MB for a cell with 100,000.
@@ -24,12 +32,24 @@ _BYTES_PER_FACE = 850
 
 
 def machine_memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its container's when that is less."""
-    limits = [psutil.virtual_memory().total]
-    for path in _CGROUP_LIMITS:
-        if path.exists() and (text := path.read_text().strip()).isdigit():
-            limits.append(int(text))
-    return min(limits)
+    """Memory that this process may use: the machine's, its container's or SOMATIC_MEMORY_BYTES, whichever is least."""
+    limits = [psutil.virtual_memory().total, int(os.environ.get(_SAID) or sys.maxsize)]
+    return min(limits + [limit_bytes for limit_bytes, _ in _containers()])
+
+
+def used_memory_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Memory that is taken of `machine_memory_bytes`: by this container, or where there is none by these processes."""
+    for _, read_use in _containers():
+        return read_use()
+    return sum(map(process_memory_bytes, processes))
+
+
+def process_memory_bytes(process: psutil.Process) -> int:
+    """Memory that a process has; 0 when it is gone."""
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0
 
 
 def usable_cores() -> int:
@@ -74,3 +94,20 @@ def cell_memory_bytes(radius_nm: float, resolution_nm: np.ndarray, file_shape: t
     repairing = _MASKS_REPAIRED * n_voxels
     meshing = _MASKS_MESHED * n_voxels + _BYTES_PER_FACE * n_faces
     return max(reading, repairing, meshing)
+
+
+def _containers() -> Iterator[tuple[int, Callable[[], int]]]:
+    """Limit of the container that this process is in, if it has one, and a way to read what it uses."""
+    for folder, limit, use, cache in _CGROUPS:
+        if not (folder / limit).exists():
+            continue
+        text = (folder / limit).read_text().strip()
+        # Without a limit it is a word, or more than any machine has.
+        if text.isdigit() and int(text) < psutil.virtual_memory().total:
+            yield int(text), partial(_read_use, folder / use, folder / "memory.stat", cache)
+
+
+def _read_use(use: Path, stat: Path, cache: str) -> int:
+    """Without what the kernel takes back when it is short, as Kubernetes counts too."""
+    noted = dict(line.split() for line in stat.read_text().splitlines())
+    return int(use.read_text()) - int(noted[cache])

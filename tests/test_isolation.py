@@ -198,6 +198,21 @@ def test_a_cell_without_memory(server: FileServer) -> None:
         assert_measured(result)
 
 
+def test_a_cell_that_would_fill_the_memory(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before memory is full, and a container killed with all that is in it, the one that fills it is ended, alone."""
+    there_is = psutil.Process().memory_info().rss + 2**30
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", str(there_is))
+    # A view, since a failure would print the bytes themselves.
+    server.faults[file_of(12)] = Fault(body=memoryview(bytes(2 * 2**30)), encoding="identity")
+    results = by_nucleus(extract_cells_apart(cells(), inputs(server.url("seg"))))
+    greedy = results.pop(12)
+    assert type(greedy.error) is CellKilled
+    assert f"more memory than there is (this process may use {there_is / 2**30:.1f} GiB)" in greedy.row["reason"]
+    for result in results.values():
+        assert_measured(result)
+    assert measuring_processes() == []
+
+
 def test_a_cell_that_hangs(server: FileServer) -> None:
     """After its time it is ended, tried once more alone, and has failed for now; the others are measured."""
     server.faults[file_of(13)] = Fault(wait=threading.Event())

@@ -5,13 +5,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from cloudvolume import CloudVolume
 from volumes import put_volume
 
+from somatic import memory
 from somatic.cell import Cell
 from somatic.measuring import CellMeasurer, Inputs
-from somatic.memory import cell_memory_bytes, machine_memory_bytes, usable_cores, worker_memory_bytes
+from somatic.memory import (
+    cell_memory_bytes,
+    machine_memory_bytes,
+    usable_cores,
+    used_memory_bytes,
+    worker_memory_bytes,
+)
 
 RESOLUTION = (64.0, 64.0, 40.0)
 
@@ -114,3 +122,38 @@ def test_this_machine() -> None:
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert 0 < machine_memory_bytes() <= int(total.split()[1]) * 1024
     assert usable_cores() >= 1
+
+
+def test_what_is_said_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that only a person knows counts, unless there is less."""
+    there_is = machine_memory_bytes()
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", "1073741824")
+    assert machine_memory_bytes() == 2**30
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", str(2**60))
+    assert machine_memory_bytes() == there_is
+
+
+@pytest.mark.parametrize(
+    ("limit", "use", "cache"),
+    [
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_a_container(limit: str, use: str, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its limit is what there is; what counts is all that is in it, but not the files that the kernel could drop."""
+    for name, text in ((limit, "1000000\n"), (use, "700000\n"), ("memory.stat", f"anon 1\n{cache} 200000\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_CGROUPS", [(tmp_path, limit, use, cache)])
+    assert machine_memory_bytes() == 1_000_000
+    assert used_memory_bytes([]) == 500_000
+
+
+@pytest.mark.parametrize("text", ["max", "9223372036854771712"])
+def test_a_container_without_a_limit(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is the limit, and what counts is what these processes have."""
+    (tmp_path / "memory.max").write_text(text)
+    monkeypatch.setattr(memory, "_CGROUPS", [(tmp_path, "memory.max", "memory.current", "inactive_file")])
+    assert machine_memory_bytes() > 2**30
+    assert used_memory_bytes([]) == 0
+    assert used_memory_bytes([psutil.Process()]) > 2**20

@@ -36,6 +36,7 @@ from sandbox.cave.server import CaveServer
 
 POOL = "somatic"
 WORKERS = 2
+_MEMORY_GIB = 4
 _PARAMETERS = {
     "version": 1,
     "shard_deployment": "extract-shard/phantom",
@@ -105,6 +106,9 @@ def deploy(client: SyncPrefectClient, api_url: str, dataset: Path, results: str,
         "AWS_ENDPOINT_URL": s3_endpoint,
         "AWS_DEFAULT_REGION": "us-east-1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        # A container knows its limit and its use. The node of ../shared/kube has no containers, though it keeps the
+        # limit, and counts a page that processes share once for each.
+        "SOMATIC_MEMORY_BYTES": str((_MEMORY_GIB - 1) * 2**30),
     }
     volumes = [
         {"name": "scratch", "emptyDir": {"sizeLimit": "4Gi"}},
@@ -125,7 +129,7 @@ def deploy(client: SyncPrefectClient, api_url: str, dataset: Path, results: str,
     )
     assert ran.status == 0, ran.err
     for definition in read_definitions():
-        small = {"cpu_request": "250m", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "3Gi"}
+        small = {"cpu_request": "250m", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": f"{_MEMORY_GIB}Gi"}
         of_scene = {"dataset": str(dataset)}
         if "shard_deployment" in definition["parameters"]:
             of_scene |= _PARAMETERS

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 from extracting import Results, Spot
+from file_server import Fault
 from lab import WORKERS, Extraction, Lab, check, kill, processes_of
 from prefect.client.schemas.objects import FlowRun
 
@@ -78,3 +80,20 @@ def test_parent_pod_killed(extraction: Extraction, lab: Lab, undisturbed: Result
     lab.repair()
     check(extraction, undisturbed)
     assert len(extraction.shards()) == 2
+
+
+def test_memory_limit(lab: Lab, held: tuple[int, Spot], undisturbed: Results) -> None:
+    """A cell that needs more memory than its pod has fails alone: no pod is killed for it, and its neighbours stand."""
+    _, spot = held
+    # A view, since a failure would print the bytes themselves.
+    lab.bucket.faults[spot.file] = Fault(body=memoryview(bytes(4 * 2**30)), encoding="identity")
+    extraction = lab.extract()
+    assert extraction.ended().is_completed(), extraction.story()
+    assert [run.run_count for run in (extraction.run, *extraction.shards())] == [1, 1, 1]
+    assert extraction.results.stored == undisturbed.stored
+    failed = extraction.results.provenance.loc[spot.nucleus_id]
+    assert (failed["error_class"], bool(failed["transient"])) == ("CellKilled", False)
+    others, expected = (results.table.drop(index=spot.nucleus_id) for results in (extraction.results, undisturbed))
+    pd.testing.assert_frame_equal(others, expected)
+    # Once with its chunk, once alone.
+    assert extraction.measured() == {each.nucleus_id: 2 if each == spot else 1 for each in lab.spots}

@@ -1,5 +1,6 @@
 """The Prefect server of the tests, empty before each of them, and ways to bring the deployments to it."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -96,3 +97,18 @@ def hasten(client: SyncPrefectClient, automation: AutomationCore) -> None:
     [there] = client.read_automations_by_name(automation.name)
     trigger = there.trigger.model_copy(update={"within": timedelta(seconds=10)})
     client.update_automation(there.id, automation.model_copy(update={"trigger": trigger}))
+
+
+def everything_on(client: SyncPrefectClient) -> str:
+    """All that the server says, without when something was looked at."""
+    things = [
+        *client.read_work_pools(),
+        *(client.read_work_queues(work_pool_name=pool.name) for pool in client.read_work_pools()),
+        *client.read_deployments(),
+        *client.read_automations(),
+        *client.read_block_documents(include_secrets=True),
+        *client.read_variables(),
+        *client.read_global_concurrency_limits(limit=200),
+    ]
+    dumped = [[one.model_dump(mode="json") for one in (each if isinstance(each, list) else [each])] for each in things]
+    return json.dumps(dumped, default=str)

@@ -1,13 +1,12 @@
 """Bringing everything to a Prefect server, again and again."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EVERYTHING, IMAGE, Deploy
+from conftest import EVERYTHING, IMAGE, Deploy, everything_on
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
@@ -32,21 +31,6 @@ def did(changes: list[Change]) -> dict[str, str]:
 def different(changes: list[Change]) -> dict[str, tuple[str, ...]]:
     """What is not as it was, and in what."""
     return {change.what: change.details for change in changes if change.did != "left"}
-
-
-def everything_on(client: SyncPrefectClient) -> str:
-    """All that the server says, without when something was looked at."""
-    things = [
-        *client.read_work_pools(),
-        *(client.read_work_queues(work_pool_name=pool.name) for pool in client.read_work_pools()),
-        *client.read_deployments(),
-        *client.read_automations(),
-        *client.read_block_documents(include_secrets=True),
-        *client.read_variables(),
-        *client.read_global_concurrency_limits(limit=200),
-    ]
-    dumped = [[one.model_dump(mode="json") for one in (each if isinstance(each, list) else [each])] for each in things]
-    return json.dumps(dumped, default=str)
 
 
 def defaults(client: SyncPrefectClient, pool: str = "somatic") -> dict[str, Any]:

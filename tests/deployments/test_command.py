@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import EVERYTHING, IMAGE, Deploy, hasten
+from conftest import EVERYTHING, IMAGE, Deploy, everything_on, hasten
 from file_server import Fault, FileServer
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
@@ -175,6 +176,20 @@ def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: P
     assert mine.parameters["shard_deployment"] == "extract-shard/mine"
     assert mine.parameters["chunks_per_shard"] == 20
     assert client.read_deployment_by_name("extract-shard/mine").work_queue_name == "shards"
+
+
+def test_undo(deploy: Deploy, client: SyncPrefectClient) -> None:
+    """The commands that docs/cluster.md gives for undoing a deployment work, and leave nothing of it on the server."""
+    before = everything_on(client)
+    deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic", webhook="https://hooks.example.org/x")
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    block = re.search(r"^Undo, which .*?```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block
+    for line in block[1].splitlines():
+        program, *arguments = shlex.split(line)
+        ran = subprocess.run([BIN / program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        assert ran.returncode == 0, line + ran.stdout + ran.stderr
+    assert everything_on(client) == before
 
 
 @pytest.fixture

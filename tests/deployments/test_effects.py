@@ -105,7 +105,7 @@ def test_failed_extractions_are_told(deployed: Deploy, client: SyncPrefectClient
 def test_silent_runs_have_crashed(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
     """A run that gives no more signs of life is marked Crashed, unless it ended or waits to be started again.
 
-    Within ten seconds in place of nine minutes.
+    Within ten seconds in place of half an hour.
     """
     hasten(client, silent_runs())
     silent, ended, waiting, alive = (start(client, SHARD) for _ in range(4))
@@ -167,7 +167,7 @@ def test_killed_extractions_start_again(deployed: Deploy, client: SyncPrefectCli
         "Cancelled",
     ]
 
-    # One of them is killed again; the other cannot begin, for want of its image perhaps, and is not started for ever.
+    # One of them is killed again; the other cannot begin, and is not started for ever.
     client.set_flow_run_state(last_time.id, Pending())
     crash(client, last_time)
     client.set_flow_run_state(killed.id, Running(), force=True)

@@ -1,11 +1,14 @@
 """Shards as flow runs of a deployment, on a work pool of processes with a worker beside this one."""
 
+import contextvars
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -15,11 +18,12 @@ import pytest
 from extracting import Results, Spot, command, ended, error_of, run
 from file_server import Fault, FileServer
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelling
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Pending
 
-from somatic.errors import PermanentError
+import flows.fanout
+from somatic.errors import FutileExtraction, PermanentError
 
 POOL = "fanout"
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -182,6 +186,65 @@ def test_a_cancelled_run_stops_its_shards(
     until(lambda: set(state_names(shards(client, parent))) == {"Cancelled"})
     assert finished(client, parent).state_name == "Cancelled"
     held.wait.set()
+
+
+@pytest.mark.usefixtures("worker")
+def test_retry_runs_the_shards_again_that_failed(
+    client: SyncPrefectClient,
+    http_dataset: Path,
+    bucket: FileServer,
+    spots: list[Spot],
+    undisturbed: Results,
+    tmp_path: Path,
+) -> None:
+    """Retry in the UI of an extraction whose cells failed for now measures these, in the same flow runs."""
+    bucket.faults[spots[0].file] = Fault(body=b"no segmentation")
+    results = Results(str(tmp_path / "results"))
+    parent = started(client, http_dataset, results.root)
+    assert finished(client, parent).state_name == "Failed"
+    assert sorted(state_names(shards(client, parent))) == ["Completed", "Failed"]
+    bucket.faults.clear()
+    client.set_flow_run_state(parent, AwaitingRetry(), force=True)
+    until(lambda: client.read_flow_run(parent).run_count == 2)
+    assert finished(client, parent).state_name == "Completed"
+    assert sorted(each.run_count for each in shards(client, parent)) == [1, 2]
+    assert results.features == undisturbed.features
+
+
+def test_shards_that_cannot_begin(
+    client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that crashes before it begins, for want of its image perhaps, is not started for ever."""
+    monkeypatch.setattr(flows.fanout, "_LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(flows.fanout, "_AFTER_CRASH", timedelta(0))
+    flow_id = client.create_flow_from_name("extract-shard")
+    deployment_id = client.create_deployment(flow_id, "unstartable")
+    of_deployment = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
+    crashes: Counter[UUID] = Counter()
+    ended = threading.Event()
+
+    def crash() -> None:
+        with get_client(sync_client=True) as client:
+            while not ended.wait(0.1):
+                for shard in client.read_flow_runs(flow_run_filter=of_deployment):
+                    if shard.state and shard.state.is_scheduled():
+                        client.set_flow_run_state(shard.id, Pending())
+                        client.set_flow_run_state(shard.id, Crashed(message="its image cannot be pulled"))
+                        crashes[shard.id] += 1
+
+    context = contextvars.copy_context()  # which has the server's address
+    thread = threading.Thread(target=context.run, args=[crash])
+    thread.start()
+    try:
+        error = error_of(
+            run(dataset, tmp_path / "results", shard_deployment="extract-shard/unstartable", chunks_per_shard=1)
+        )
+    finally:
+        ended.set()
+        thread.join()
+    assert isinstance(error, FutileExtraction)
+    assert "its image cannot be pulled" in str(error)
+    assert max(crashes.values()) == 3
 
 
 def test_a_deployment_that_is_not_there(dataset: Path, tmp_path: Path) -> None:
