@@ -65,7 +65,7 @@ def collect_features(
             config=extraction.config,
             config_hash=extraction.config_hash,
             plan_hash=plan.hash,
-            counts=_counts(collected),
+            counts=_counts(collected, len(nuclei.frame)),
             files={"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")},
             started=started,
             finished=finished,
@@ -113,9 +113,10 @@ def _if_the_server_answers() -> Iterator[None]:
         get_run_logger().warning("Prefect's server could not be told how it goes: %s", error)
 
 
-def _counts(collected: Collected) -> dict[str, int]:
+def _counts(collected: Collected, n_queried: int) -> dict[str, int]:
     table = collected.table
     return {
+        "queried": n_queried,
         "nuclei": table.total,
         "ok": table.ok,
         "failed": table.failed,

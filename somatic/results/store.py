@@ -105,7 +105,7 @@ class ResultStore:
             return True
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files and folders in a folder, sorted; none when there is no such folder."""
+        """Names of the files and folders in a folder ("" for the store itself), sorted; none when there is none."""
         with _explained(self.url_of(folder), "read"):
             try:
                 found = self._call("ls", folder, detail=False)
@@ -113,7 +113,7 @@ class ResultStore:
                 if _s3_code(error) == "NoSuchBucket":
                     raise
                 return []
-        prefix = self._path(folder) + "/"
+        prefix = self._path(folder).rstrip("/") + "/"
         names = (path.rstrip("/").removeprefix(prefix) for path in found)
         return sorted(name for name in names if name and "/" not in name and not name.startswith("."))
 
