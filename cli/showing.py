@@ -123,7 +123,8 @@ def _by_status(counts: "Counts") -> str:
         "not measured yet": counts.unmeasured,
         "skipped": counts.skipped,
     }
-    return ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name in ("ok", "failed"))
+    said = ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name in ("ok", "failed"))
+    return f"{said} ({counts.carried:,} carried over)" if counts.carried else said
 
 
 def _show_reasons(console: Console, reasons: "dict[str, int]") -> None:

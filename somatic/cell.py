@@ -36,7 +36,7 @@ class Cell:
     `centre_vx` is (3,) int in voxels of the nucleus table, whose size is `table_resolution_nm`, (3,) float.
     `leaves` are the labels of the root id in its cutout, (n,) uint64, where the segmentation is a graph, or the error
     of asking for them; None on a flat one, and when nobody has asked yet.
-    `nucleus` holds the columns of the nucleus where they are known from an earlier version, else None.
+    `nucleus` holds the columns of the nucleus where they are known from another version, `nucleus_version`.
     """
 
     nucleus_id: int
@@ -46,6 +46,7 @@ class Cell:
     n_nuclei_in_segment: int = 1
     leaves: np.ndarray | SomaticError | None = field(default=None, compare=False, repr=False)
     nucleus: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    nucleus_version: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def centre_nm(self) -> np.ndarray:

@@ -24,7 +24,8 @@ def synapses_in_cutout(synapses: Synapses, root_id: int, centre_nm: np.ndarray, 
     radius_nm : float
         Half its side; in whole voxels of the synapse table, faces included (definitions.md, "Soma features").
     """
-    frame = synapses.frame[synapses.frame["post_root_id"] == root_id]
+    first, last = np.searchsorted(synapses.frame["post_root_id"], [root_id, root_id + 1])
+    frame = synapses.frame.iloc[first:last]
     resolution_nm = np.asarray(synapses.resolution_nm)
     centre_vx = np.rint(np.asarray(centre_nm) / resolution_nm)
     post_vx = frame[["post_x_vx", "post_y_vx", "post_z_vx"]].to_numpy(float)

@@ -123,6 +123,7 @@ def _counts(collected: Collected, n_queried: int) -> dict[str, int]:
         "failed_transient": table.transient,
         "skipped": table.skipped,
         "planned": collected.planned.total,
+        "carried": table.carried,
     }
 
 

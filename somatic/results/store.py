@@ -93,6 +93,20 @@ class ResultStore:
         with _explained(self.url_of(name), "read"):
             return self._call("cat_file", name)
 
+    def copy(self, name: str, other: "ResultStore") -> None:
+        """Write a file of this store under the same name to another store of the same protocol.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            There is no such file, or it was not written, for good or for now.
+        """
+        if self._local:
+            other.put(name, self.get(name))
+            return
+        with _explained(self.url_of(name), "copy"):
+            self._call("cp_file", name, other._path(name))
+
     def exists(self, name: str) -> bool:
         """Whether there is such a file or folder."""
         with _explained(self.url_of(name), "read"):
