@@ -18,7 +18,7 @@ from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
-from somatic.extraction import DEFAULT_RESULTS, Extraction
+from somatic.extraction import Extraction, dataset_results
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
@@ -107,7 +107,7 @@ def extract(
     described = load_dataset(dataset)
     for note in described.notes:
         log.warning(note)
-    results = ResultStore(f"{(to or described.results or DEFAULT_RESULTS).rstrip('/')}/{described.name}")
+    results = dataset_results(described, to)
     results.check_writable()
     run = _first_attempt(results, run_id)
     extraction = Extraction.open(described, run.version if run else version, to, with_meshes=meshes)
@@ -162,7 +162,7 @@ def extract(
         fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    collected = collect_features(title, extraction, plan, found, run.started, memory_bytes)
+    collected = collect_features(title, extraction, plan, found, run.started, memory_bytes, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds)

@@ -17,6 +17,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
+from somatic.errors import SomaticError
 from somatic.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
@@ -44,6 +45,7 @@ def collect_features(
     nuclei: Nuclei,
     started: datetime,
     memory_bytes: int | None,
+    fault: Exception | None,
 ) -> Collected:
     """Write the table, its provenance and its manifest, and say in the UI how it came out."""
     store = extraction.store
@@ -54,6 +56,7 @@ def collect_features(
         materialization_version=extraction.version,
         definitions=extraction.dataset.definitions,
         memory_bytes=memory_bytes,
+        fault=str(fault) if isinstance(fault, SomaticError) else None,
     )
     finished = datetime.now(UTC)
     put_manifest(
