@@ -11,6 +11,7 @@ from cloudvolume import CloudVolume
 from volumes import put_volume
 
 from somatic.cutout import Segmentation
+from somatic.errors import StoreError
 from somatic.results.mesh_layer import MeshLayer
 
 ID = 2**53 + 1
@@ -77,3 +78,22 @@ def test_the_info_is_what_neuroglancer_wants(tmp_path: Path, segmentation: Segme
     assert all(isinstance(value, int) for value in [*scale["size"], *scale["voxel_offset"]])
     mesh_info = json.loads((tmp_path / "meshes" / info["mesh"] / "info").read_text())
     assert mesh_info == {"@type": "neuroglancer_legacy_mesh"}
+
+
+def test_a_mesh_in_another_layer_too(store_url: str, s3_endpoint: str, segmentation: Segmentation) -> None:
+    """A mesh that is copied is read back there byte for byte; one that is not there is said not to be."""
+    first, second = MeshLayer(f"{store_url}/first"), MeshLayer(f"{store_url}/second")
+    second.put_info(segmentation)
+    mesh = trimesh.creation.icosphere(2, 1000).apply_translation((1_234_567.8, -987_654.3, 5e5))
+    first.put(ID, mesh)
+    first.copy(ID, second)
+    volume = CloudVolume(readable(f"{store_url}/second", s3_endpoint), progress=False)
+    found = volume.mesh.get(ID)
+    assert np.array_equal(found.vertices, mesh.vertices.astype(np.float32))
+    assert np.array_equal(found.faces, mesh.faces)
+    again = second.get(ID)
+    assert np.array_equal(again.vertices, mesh.vertices.astype(np.float32))
+    with pytest.raises(StoreError, match="no such file|cannot copy|cannot read"):
+        first.copy(ID - 1, second)
+    with pytest.raises(StoreError, match="cannot read"):
+        first.get(ID - 1)
