@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
+import pyarrow as pa
 from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -20,9 +22,13 @@ from prefect.cache_policies import NO_CACHE
 from somatic.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
+from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import Collected, collect, reasons_of
 from somatic.results.manifest import make_manifest, put_manifest
+from somatic.results.neuroglancer import cell_url
+from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
+from tasks.markdown import CellUrl, changes_markdown
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 
 _FAILURES_SHOWN = 500
@@ -44,8 +50,12 @@ def collect_features(
     nuclei: Nuclei,
     started: datetime,
     memory_bytes: int | None,
+    base: ResultStore | None = None,
 ) -> Collected:
-    """Write the table, its provenance and its manifest, and say in the UI how it came out."""
+    """Write the table, its provenance and its manifest, and say in the UI how it came out.
+
+    With the results of an earlier version as `base`, also what is different from them.
+    """
     store = extraction.store
     collected = collect(
         store,
@@ -55,6 +65,10 @@ def collect_features(
         definitions=extraction.dataset.definitions,
         memory_bytes=memory_bytes,
     )
+    changes = put_changes(store, base, nuclei) if base else None
+    files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
+    if changes is not None:
+        files["changes.parquet"] = store.get("changes.parquet")
     finished = datetime.now(UTC)
     put_manifest(
         store,
@@ -66,13 +80,14 @@ def collect_features(
             config_hash=extraction.config_hash,
             plan_hash=plan.hash,
             counts=_counts(collected),
-            files={"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")},
+            files=files,
             started=started,
             finished=finished,
+            changes=count_changes(changes) if changes is not None else None,
         ),
     )
     with _if_the_server_answers():
-        _tell(title, extraction, collected, (finished - started).total_seconds())
+        _tell(title, extraction, plan, collected, changes, (finished - started).total_seconds())
     return collected
 
 
@@ -125,7 +140,9 @@ def _counts(collected: Collected) -> dict[str, int]:
     }
 
 
-def _tell(title: str, extraction: Extraction, collected: Collected, seconds: float) -> None:
+def _tell(
+    title: str, extraction: Extraction, plan: Plan, collected: Collected, changes: pa.Table | None, seconds: float
+) -> None:
     failures = collected.failures
     if len(failures):
         # The UI shows numbers as JavaScript does, which loses the last digits of an id.
@@ -154,7 +171,20 @@ def _tell(title: str, extraction: Extraction, collected: Collected, seconds: flo
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]
         lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
+    if changes is not None:
+        lines += changes_markdown(changes, _cell_url(extraction, plan))
     create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
+
+
+def _cell_url(extraction: Extraction, plan: Plan) -> CellUrl:
+    inputs = extraction.inputs(None)
+    return partial(
+        cell_url,
+        resolution_nm=plan.resolution_nm,
+        segmentation=inputs.segmentation,
+        nuclei=inputs.nucleus_segmentation,
+        meshes=inputs.meshes,
+    )
 
 
 def _key(title: str, what: str) -> str:
