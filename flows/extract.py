@@ -14,6 +14,7 @@ from prefect.states import State
 
 from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
+from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
 from somatic.extraction import DEFAULT_RESULTS, Extraction
@@ -26,6 +27,7 @@ from somatic.results.runs import Run, load_run
 from somatic.results.store import ResultStore
 from tasks.cave import check_labels, query_nuclei
 from tasks.chunking import plan_chunks
+from tasks.costs import noted_requests
 from tasks.limits import share_rate_limit
 from tasks.results import collect_features
 from tasks.stale import close_stale_task_runs
@@ -92,7 +94,7 @@ def extract(
     -------
         What it came to. In the style above Prefect reads it for the form of its UI.
     """
-    started = datetime.now(UTC)
+    started, sent_before = datetime.now(UTC), requests_sent()
     log, watcher, run_id = get_run_logger(), present_watcher(), str(flow_run.id)
     share_rate_limit()
 
@@ -144,16 +146,19 @@ def extract(
         "cell_timeout_s": cell_timeout_s,
         "retry_delay_s": retry_delay_s,
     }
-    if shard_deployment:
-        fault = run_shards_as(shard_deployment, extraction, planned, shard_parameters, watcher.on_progress)
-    else:
-        fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
+    with noted_requests(extraction.store, run_id, sent_before):
+        if shard_deployment:
+            fault = run_shards_as(shard_deployment, extraction, planned, shard_parameters, watcher.on_progress)
+        else:
+            fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    collected = collect_features(title, extraction, plan, found, before.started if before else started, memory_bytes)
+    collected, cost = collect_features(
+        title, extraction, plan, found, before.started if before else started, memory_bytes, run_id, size
+    )
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
-    summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds)
+    summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds, cost)
     watcher.on_summary(summary)
     if fault:
         raise fault

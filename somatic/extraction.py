@@ -332,6 +332,8 @@ def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | Non
         error_class=type(result.error).__name__ if result.error else None,
         transient=isinstance(result.error, TransientError),
         memory_bytes=memory_bytes if isinstance(result.error, CellKilled) else None,
+        segmentation_files=result.segmentation_files,
+        segmentation_bytes=result.segmentation_bytes,
     )
 
 

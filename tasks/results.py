@@ -24,11 +24,12 @@ from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
 from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import Collected, collect, reasons_of
+from somatic.results.cost import Cost, load_cost
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.neuroglancer import cell_url
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
-from tasks.markdown import CellUrl, changes_markdown
+from tasks.markdown import CellUrl, changes_markdown, cost_markdown
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 
 _FAILURES_SHOWN = 500
@@ -50,11 +51,20 @@ def collect_features(
     nuclei: Nuclei,
     started: datetime,
     memory_bytes: int | None,
+    run_id: str,
+    chunks_per_shard: int,
     base: ResultStore | None = None,
-) -> Collected:
+) -> tuple[Collected, Cost]:
     """Write the table, its provenance and its manifest, and say in the UI how it came out.
 
     With the results of an earlier version as `base`, also what is different from them.
+
+    Returns
+    -------
+    Collected
+        The table.
+    Cost
+        What the run cost, by what its processes have noted.
     """
     store = extraction.store
     collected = collect(
@@ -69,6 +79,7 @@ def collect_features(
     files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
     if changes is not None:
         files["changes.parquet"] = store.get("changes.parquet")
+    cost = load_cost(store, run_id, extraction.estimate(plan, plan.rows, chunks_per_shard))
     finished = datetime.now(UTC)
     put_manifest(
         store,
@@ -83,12 +94,13 @@ def collect_features(
             files=files,
             started=started,
             finished=finished,
+            cost=cost.as_dict(),
             changes=count_changes(changes) if changes is not None else None,
         ),
     )
     with _if_the_server_answers():
-        _tell(title, extraction, plan, collected, changes, (finished - started).total_seconds())
-    return collected
+        _tell(title, extraction, plan, collected, cost, changes, (finished - started).total_seconds())
+    return collected, cost
 
 
 class ProgressArtifact:
@@ -141,7 +153,13 @@ def _counts(collected: Collected) -> dict[str, int]:
 
 
 def _tell(
-    title: str, extraction: Extraction, plan: Plan, collected: Collected, changes: pa.Table | None, seconds: float
+    title: str,
+    extraction: Extraction,
+    plan: Plan,
+    collected: Collected,
+    cost: Cost,
+    changes: pa.Table | None,
+    seconds: float,
 ) -> None:
     failures = collected.failures
     if len(failures):
@@ -171,6 +189,7 @@ def _tell(
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]
         lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
+    lines += cost_markdown(cost)
     if changes is not None:
         lines += changes_markdown(changes, _cell_url(extraction, plan))
     create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
