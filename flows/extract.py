@@ -1,6 +1,7 @@
 """The flow `extract`: one dataset, one version, from the query to the table."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from prefect.flows import Flow
 from prefect.runtime import flow_run
 from prefect.states import State
 
+from flows.carrying import carry_over
 from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
 from somatic.cave.counting import requests_sent
@@ -22,8 +24,10 @@ from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
 from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
+from somatic.results.base import choose_base
 from somatic.results.collect import reasons_of
 from somatic.results.runs import Run, load_run
+from somatic.results.sets import result_sets
 from somatic.results.store import ResultStore
 from tasks.cave import check_labels, query_nuclei
 from tasks.chunking import plan_chunks
@@ -63,6 +67,7 @@ def extract(
     chunk: int = 10,
     retry: Literal["failed"] | list[int] | None = None,
     force: bool = False,
+    since: int | Literal["auto"] | None = "auto",
     meshes: bool = True,
     cell_timeout_s: float = CELL_TIMEOUT_S,
     retry_delay_s: float = RETRY_DELAY_S,
@@ -83,6 +88,8 @@ def extract(
         chunk: Cells in a chunk.
         retry: Measure again the cells that failed for good ("failed"), or these nuclei.
         force: Measure everything again.
+        since: Version from whose results cells are taken over that are provably the same; auto is the newest that is
+            complete, null measures every cell.
         meshes: Store soma meshes.
         cell_timeout_s: Longest time for one cell.
         retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
@@ -104,10 +111,17 @@ def extract(
         log.warning(note)
     results = ResultStore(f"{(to or described.results or DEFAULT_RESULTS).rstrip('/')}/{described.name}")
     results.check_writable()
-    before = _first_attempt(results, run_id)
-    extraction = Extraction.open(described, before.version if before else version, to, with_meshes=meshes)
+    run = _first_attempt(results, run_id)
+    extraction = Extraction.open(described, run.version if run else version, to, with_meshes=meshes)
     title = extraction.title
     _rename_run(title)
+    if run is None:
+        size = chunks_per_shard or _chunks_per_shard(None if shard_deployment else workers or usable_cores())
+        base = None if force else choose_base(result_sets(results), extraction.version, extraction.config_hash, since)
+        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base)
+        run.put(results)
+    if run.base:
+        extraction = extraction.on(run.base)
     if not shard_deployment:
         warm_up()
 
@@ -116,20 +130,18 @@ def extract(
     watcher.on_step("checking the segmentation")
     check_labels(title, extraction, found)
 
+    selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
+    if run.base and not run.plan:
+        with noted_requests(extraction.store, run_id, sent_before):
+            carry_over(extraction, found, selection, run_id, watcher)
+
     watcher.on_step("planning")
     # How much memory the jobs of the shards have is not known here.
     memory_bytes = None if shard_deployment else machine_memory_bytes() // (workers or usable_cores())
-    if before:
-        size = before.chunks_per_shard
-    else:
-        size = chunks_per_shard or _chunks_per_shard(None if shard_deployment else workers or usable_cores())
-    selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
-    planned = plan_chunks(
-        title, extraction, found, selection, run_id, memory_bytes, size, before.plan if before else None
-    )
+    planned = plan_chunks(title, extraction, found, selection, run, memory_bytes)
     plan, estimate = planned.plan, planned.estimate
-    if not before:
-        Run(run_id, extraction.version, extraction.config_hash, plan.hash, size, started).put(results)
+    if not run.plan:
+        replace(run, plan=plan.hash).put(results)
     log.info(
         "%s: %d cells to measure in %d chunks, %d done already", title, estimate.missing, estimate.chunks, estimate.done
     )
@@ -140,6 +152,7 @@ def extract(
         "version": extraction.version,
         "plan": plan.hash,
         "run": run_id,
+        "base": run.base,
         "to": to,
         "workers": workers,
         "meshes": meshes,
@@ -153,9 +166,7 @@ def extract(
             fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    collected, cost = collect_features(
-        title, extraction, plan, found, before.started if before else started, memory_bytes, run_id, size
-    )
+    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds, cost)

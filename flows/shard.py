@@ -82,6 +82,7 @@ def extract_shard(
     start: int,
     stop: int,
     run: str,
+    base: str | None = None,
     to: str | None = None,
     workers: int | None = None,
     meshes: bool = True,
@@ -97,6 +98,7 @@ def extract_shard(
         start: Number of the first chunk.
         stop: Number of the chunk after the last.
         run: Id of the flow run of the extraction.
+        base: Name of an earlier result set, whose nuclei are not measured again.
         to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
         workers: Chunks measured at the same time, each in a process of its own; one a processor core when left out.
         meshes: Store soma meshes.
@@ -115,7 +117,7 @@ def extract_shard(
         if again:
             with get_client(sync_client=True) as client:
                 close_stale_task_runs(client, flow_run.id)
-        extraction = Extraction.open(load_dataset(dataset), version, to, with_meshes=meshes)
+        extraction = Extraction.open(load_dataset(dataset), version, to, with_meshes=meshes, base=base)
         memory_bytes = machine_memory_bytes() // workers
         shard = open_shard(extraction.store, plan, start, stop, run, memory_bytes, again=again)
         progress = Progress(len(shard.missing))

@@ -1,9 +1,10 @@
 """Everything about one cell."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -21,9 +22,9 @@ from somatic.errors import (
 from somatic.features import MEASURED, Row
 from somatic.folds import measure_folds
 from somatic.mask import repair
-from somatic.mesh import Measures, largest_piece, mask_to_mesh, measure
+from somatic.mesh import largest_piece, mask_to_mesh, measure
 from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
-from somatic.synapses import count_soma_synapses
+from somatic.synapses import count_soma_synapses, synapses_in_cutout
 from somatic.tables import Synapses
 from somatic.volume.box import Box
 
@@ -35,6 +36,7 @@ class Cell:
     `centre_vx` is (3,) int in voxels of the nucleus table, whose size is `table_resolution_nm`, (3,) float.
     `leaves` are the labels of the root id in its cutout, (n,) uint64, where the segmentation is a graph, or the error
     of asking for them; None on a flat one, and when nobody has asked yet.
+    `nucleus` holds the columns of the nucleus where they are known from another version, `nucleus_version`.
     """
 
     nucleus_id: int
@@ -43,6 +45,8 @@ class Cell:
     table_resolution_nm: tuple[float, float, float]
     n_nuclei_in_segment: int = 1
     leaves: np.ndarray | SomaticError | None = field(default=None, compare=False, repr=False)
+    nucleus: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    nucleus_version: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def centre_nm(self) -> np.ndarray:
@@ -90,7 +94,8 @@ def extract_cell(
         Flat, where the root id is a label; a graph, whose leaves are asked for when the cell has none; or the
         watershed of a graph, for a cell that has its leaves.
     nuclei : NucleusLayer or None
-        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null.
+        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null. Not looked at
+        for a cell that brings the columns of its nucleus.
     synapses : Synapses or None
         At least those onto the root id in the cutout; None leaves the synapse columns null.
     radius_nm : float
@@ -117,21 +122,27 @@ def extract_cell(
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
     faults: list[PermanentError] = []
+    soma = nucleus = False
     try:
-        soma = _measure_soma(measured, cell, segmentation, synapses, radius_nm)
+        _measure_soma(measured, cell, segmentation, synapses, radius_nm)
+        soma = True
     except CaveTokenError:
         raise
     except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError) as fault:
-        soma = None
         faults.append(fault)
     try:
-        nucleus = _measure_nucleus(measured, cell, nuclei) if nuclei else None
+        if cell.nucleus is not None:
+            row.update(cell.nucleus)
+            nucleus = True
+        elif nuclei:
+            _measure_nucleus(measured, cell, nuclei)
+            nucleus = True
     except PermanentError as fault:
-        nucleus = None
         faults.append(fault)
     if soma and nucleus:
-        row["nucleus_to_soma_ratio"] = nucleus.volume_um3 / soma.volume_um3
-        row["soma_to_nucleus_center_dist"] = float(np.linalg.norm(soma.centre_nm - nucleus.centre_nm))
+        row["nucleus_to_soma_ratio"] = row["nucleus_volume_um"] / row["soma_volume_um"]
+        distance_nm = np.linalg.norm(_point(row, "soma_center") - _point(row, "nucleus_center"))
+        row["soma_to_nucleus_center_dist"] = float(distance_nm)
     if faults:
         measured.error = faults[0]
         row["status"] = "failed"
@@ -162,7 +173,7 @@ def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row
 
 def _measure_soma(
     measured: Measured, cell: Cell, segmentation: Segmentation, synapses: Synapses | None, radius_nm: float
-) -> Measures:
+) -> None:
     row = measured.row
     resolution_nm = segmentation.resolution_nm
     if isinstance(cell.leaves, SomaticError):
@@ -192,14 +203,18 @@ def _measure_soma(
     _put_point(row, "soma_center", measures.centre_nm)
     if synapses is not None:
         with measured.stage("synapses"):
-            number = count_soma_synapses(synapses, cell.root_id, cell.centre_nm, radius_nm, mesh)
-        row["soma_synapse_number"] = number
-        row["soma_synapse_density_um"] = number / measures.area_um2
+            in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, radius_nm)
+            put_synapses(row, count_soma_synapses(in_cutout, mesh))
     measured.soma = mesh
-    return measures
 
 
-def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> Measures:
+def put_synapses(row: Row, number: int) -> None:
+    """Note the synapses on a soma in a row that has its area."""
+    row["soma_synapse_number"] = number
+    row["soma_synapse_density_um"] = number / row["soma_area_um"]
+
+
+def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> None:
     row = measured.row
     with measured.stage("nucleus"):
         stored = nuclei.mesh(cell.nucleus_id)
@@ -220,7 +235,6 @@ def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> Me
     row["fraction_nuclear_folding"] = folds.fraction
     row["avg_fold_depth_nm"] = folds.mean_depth_nm
     measured.nucleus = mesh
-    return measures
 
 
 def _missing(cell: Cell, cutout: Cutout) -> str:
@@ -232,3 +246,7 @@ def _missing(cell: Cell, cutout: Cutout) -> str:
 def _put_point(row: Row, name: str, point_nm: np.ndarray) -> None:
     for axis, value in zip("xyz", point_nm, strict=True):
         row[f"{name}_{axis}_nm"] = float(value)
+
+
+def _point(row: Row, name: str) -> np.ndarray:
+    return np.array([row[f"{name}_{axis}_nm"] for axis in "xyz"])

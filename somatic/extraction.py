@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,20 @@ from somatic.cell import Cell, cell_box
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
 from somatic.errors import CaveTokenError, CellKilled, SomaticError, Stopped, TransientError, UnknownRoot
-from somatic.features import FEATURES_VERSION, Row
+from somatic.features import FEATURES_VERSION, NUCLEUS_COLUMNS, Row
+from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.measuring import CellResult, Inputs, failed
 from somatic.memory import worker_memory_bytes
 from somatic.nucleus import NucleusLayer
 from somatic.planning.estimate import Estimate, Layer, make_estimate
 from somatic.planning.plan import POSITION, Plan
+from somatic.results.base import Base
 from somatic.results.chunks import chunk_row
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
+from somatic.synapses import synapses_in_cutout
 from somatic.tables import Synapses
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from somatic.files import FileTables
 
 DEFAULT_RESULTS = "somatic-results"
-_MESHES = "meshes"
+MESHES = "meshes"
+"""Folder of the soma meshes beside the results."""
 # Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
 _CAVE_REQUESTS = 12
 # The info of the graph, and the roots at the centres of some nuclei.
@@ -61,6 +65,8 @@ class Extraction:
         URL below which all results lie.
     with_meshes : bool
         Whether soma meshes are stored.
+    base : Base or None
+        An earlier result set, whose nuclei need not be measured again.
     """
 
     dataset: Dataset
@@ -68,6 +74,7 @@ class Extraction:
     segmentation_url: str
     results: str
     with_meshes: bool = True
+    base: Base | None = None
 
     @classmethod
     def open(
@@ -77,6 +84,7 @@ class Extraction:
         results: str | None = None,
         *,
         with_meshes: bool = True,
+        base: str | None = None,
     ) -> "Extraction":
         """Connect to the tables, fix the version and find its segmentation.
 
@@ -89,6 +97,8 @@ class Extraction:
             Any fsspec URL or path; else the dataset's, else ./somatic-results.
         with_meshes : bool
             Whether soma meshes are stored.
+        base : str, optional
+            Name of the result set that is its base (`somatic.results.base.Base`).
 
         Raises
         ------
@@ -97,7 +107,12 @@ class Extraction:
         """
         source = open_source(dataset, version)
         url = open_segmentation_url(dataset, source)
-        return cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
+        extraction = cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
+        return extraction.on(base) if base else extraction
+
+    def on(self, base: str) -> "Extraction":
+        """The same with a base, by its name."""
+        return replace(self, base=Base(self.dataset_results, base))
 
     @property
     def version(self) -> int:
@@ -130,6 +145,11 @@ class Extraction:
         """Short hash of `config`, part of where results lie."""
         return config_hash(**self.config)  # type: ignore[arg-type]
 
+    @property
+    def dataset_results(self) -> ResultStore:
+        """Where the results of all versions and configurations of the dataset lie."""
+        return ResultStore(f"{self.results.rstrip('/')}/{self.dataset.name}")
+
     @cached_property
     def store(self) -> ResultStore:
         """Where the results of this version and configuration lie."""
@@ -145,6 +165,29 @@ class Extraction:
     def on_graph(self) -> bool:
         """Whether the root ids are those of a graph, and not labels of a flat copy."""
         return segmentation_kind(self.segmentation_url) == "graph"
+
+    def place_fingerprint(self, cell: Cell) -> str:
+        """Where and how the soma of a cell is measured; see `somatic.fingerprints`."""
+        return place_fingerprint(cell, **self._how())
+
+    def soma_fingerprint(self, cell: Cell) -> str | None:
+        """All that the numbers of a soma depend on; on a graph of a cell with its leaves."""
+        return soma_fingerprint(cell, **self._how())
+
+    def nucleus_fingerprint(self, cell: Cell) -> str | None:
+        """All that the numbers of a nucleus depend on; None where there is no layer of nuclei."""
+        url = self.source.nucleus_segmentation
+        if not url:
+            return None
+        return nucleus_fingerprint(cell.nucleus_id, layer_url=url, definitions=self.dataset.definitions)
+
+    def _how(self) -> dict[str, Any]:
+        return {
+            "layer_url": self.segmentation.layer_url,
+            "mip": self.dataset.mip,
+            "radius_nm": self.radius_nm,
+            "definitions": self.dataset.definitions,
+        }
 
     def check_layers(self) -> None:
         """Open what cells are measured from: the segmentation, the meshes of the nuclei and the table of synapses.
@@ -164,7 +207,7 @@ class Extraction:
     def put_mesh_layer(self) -> None:
         """Write the info files of the mesh layer, which workers then fill."""
         if self.with_meshes:
-            MeshLayer(self.store.url_of(_MESHES)).put_info(self.segmentation)
+            MeshLayer(self.store.url_of(MESHES)).put_info(self.segmentation)
 
     def estimate(self, plan: Plan, missing: pd.DataFrame, chunks_per_shard: int) -> Estimate:
         """What the missing rows of a plan will take."""
@@ -207,6 +250,35 @@ class Extraction:
             roots, centres_nm.min(axis=0) - self.radius_nm, centres_nm.max(axis=0) + self.radius_nm
         )
 
+    def valid_roots(self, cells: list[Cell]) -> list[bool]:
+        """Which cells have a root id of the graph at the moment of the version; all are asked for at once.
+
+        Raises
+        ------
+        SomaticError
+            The segmentation cannot be opened, or the graph does not say it.
+        """
+        graph, timestamp = self.segmentation.graph, self.source.timestamp
+        assert graph is not None
+        # Where nobody knows the moment of the version, a root id may be of any time.
+        if timestamp is None:
+            return [True] * len(cells)
+        return graph.latest([cell.root_id for cell in cells], timestamp).tolist()
+
+    def with_nuclei(self, cells: list[Cell]) -> list[Cell]:
+        """The cells with the columns of their nuclei as far as the base has them."""
+        if self.base is None:
+            return cells
+        before = self.base.rows([cell.nucleus_id for cell in cells])
+        return [self._with_nucleus(cell, before.get(cell.nucleus_id)) for cell in cells]
+
+    def _with_nucleus(self, cell: Cell, before: Row | None) -> Cell:
+        fingerprint = self.nucleus_fingerprint(cell)
+        if not before or before["nucleus_version"] is None or before["nucleus_fingerprint"] != fingerprint:
+            return cell
+        known = {column.name: before[column.name] for column in NUCLEUS_COLUMNS}
+        return replace(cell, nucleus=known, nucleus_version=before["nucleus_version"])
+
     def with_leaves(self, cells: list[Cell], stop: threading.Event | None = None) -> list[Cell]:
         """The cells with the leaves of their root ids, where the segmentation is a graph; else as they are.
 
@@ -225,12 +297,6 @@ class Extraction:
         if not self.on_graph or not cells:
             return cells
         segmentation, timestamp = self.segmentation, self.source.timestamp
-        graph = segmentation.graph
-        assert graph is not None
-        valid = [True] * len(cells)
-        # Where nobody knows the moment of the version, a root id may be of any time.
-        if timestamp is not None:
-            valid = graph.latest([cell.root_id for cell in cells], timestamp).tolist()
 
         def ask(cell: Cell, valid: bool) -> Cell:
             if stop is not None and stop.is_set():
@@ -246,7 +312,7 @@ class Extraction:
                 return replace(cell, leaves=error)
 
         with ThreadPoolExecutor(_LEAVES_AT_ONCE) as pool:
-            return list(pool.map(ask, cells, valid))
+            return list(pool.map(ask, cells, self.valid_roots(cells)))
 
     def inputs(self, synapses: Synapses | None) -> Inputs:
         """What cells are measured from, in a form that travels to another process."""
@@ -258,7 +324,7 @@ class Extraction:
             definitions=self.dataset.definitions,
             nucleus_segmentation=self.source.nucleus_segmentation,
             synapses=synapses,
-            meshes=self.store.url_of(_MESHES) if self.with_meshes else None,
+            meshes=self.store.url_of(MESHES) if self.with_meshes else None,
         )
 
     def extract(
@@ -299,21 +365,39 @@ class Extraction:
             A layer could not be opened, the graph not asked or a mesh not stored. The cells that were not measured
             for it have a row that says so, and count as failed for now.
         """
-        waiting = {cell.nucleus_id: cell for cell in self.cells(rows, resolution_nm)}
+        cells = self.cells(rows, resolution_nm)
+        waiting = {cell.nucleus_id: cell for cell in cells}
         attempts = dict(zip(rows["nucleus_id"].tolist(), rows["attempt"].tolist(), strict=True))
-        cells = list(waiting.values())
         try:
-            inputs = self.inputs(synapses.onto([cell.root_id for cell in cells]) if synapses else None)
+            onto = synapses.onto([cell.root_id for cell in cells]) if synapses else None
+            inputs = self.inputs(onto)
+            cells = self.with_nuclei(cells)
             if self.on_graph:
                 cells = self.with_leaves(cells, stop)
                 # With the leaves at hand the watershed is read like a flat copy, without token and server.
                 inputs = replace(inputs, segmentation=self.segmentation.layer_url)
+            waiting = {cell.nucleus_id: cell for cell in cells}
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])
-                yield _noted(result, cell, attempts[cell.nucleus_id], memory_bytes)
+                origin = self._origin(cell, result.row, onto)
+                yield _noted(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
         except SomaticError as error:
             yield from self.unmeasured(rows[rows["nucleus_id"].isin(waiting)], resolution_nm, error)
             raise
+
+    def _origin(self, cell: Cell, row: Row, synapses: Synapses | None) -> dict[str, Any]:
+        """What is noted of where the numbers of a cell come from that was measured now."""
+        hashed = None
+        if row["soma_synapse_number"] is not None and synapses is not None:
+            hashed = synapse_hash(synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, self.radius_nm))
+        nucleus_version = self.version if cell.nucleus is None else cell.nucleus_version
+        return {
+            "soma_version": self.version if row["soma_volume_um"] is not None else None,
+            "nucleus_version": nucleus_version if row["nucleus_volume_um"] is not None else None,
+            "soma_fingerprint": self.soma_fingerprint(cell),
+            "nucleus_fingerprint": self.nucleus_fingerprint(cell),
+            "synapse_hash": hashed,
+        }
 
     def unmeasured(
         self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float], error: SomaticError
@@ -323,7 +407,13 @@ class Extraction:
             yield _noted(failed(cell, self.inputs(None), error), cell, attempt) | {"transient": True}
 
 
-def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | None = None) -> Row:
+def _noted(
+    result: CellResult,
+    cell: Cell,
+    attempt: int,
+    memory_bytes: int | None = None,
+    origin: dict[str, Any] | None = None,
+) -> Row:
     return chunk_row(
         result.row,
         centre_vx=cell.centre_vx,
@@ -334,6 +424,7 @@ def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | Non
         memory_bytes=memory_bytes if isinstance(result.error, CellKilled) else None,
         segmentation_files=result.segmentation_files,
         segmentation_bytes=result.segmentation_bytes,
+        origin=origin,
     )
 
 

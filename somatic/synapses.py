@@ -10,10 +10,8 @@ from somatic.tables import Synapses
 _MAX_DISTANCE_NM = 150.0
 
 
-def count_soma_synapses(
-    synapses: Synapses, root_id: int, centre_nm: np.ndarray, radius_nm: float, soma: trimesh.Trimesh
-) -> int:
-    """Number of synapses onto a soma, as published (definitions.md, "Soma features").
+def synapses_in_cutout(synapses: Synapses, root_id: int, centre_nm: np.ndarray, radius_nm: float) -> Synapses:
+    """Synapses onto a root whose post_pt lies in its cutout.
 
     Parameters
     ----------
@@ -24,22 +22,37 @@ def count_soma_synapses(
     centre_nm : (3,) float
         Centre of the cutout.
     radius_nm : float
-        Half its side: a synapse counts when its post_pt lies in the box, faces included, in whole voxels of the
-        synapse table.
-    soma : trimesh.Trimesh
-        Soma mesh; a synapse counts when its ctr_pt is less than 150 nm from the nearest vertex.
-
-    Returns
-    -------
-    int
+        Half its side; in whole voxels of the synapse table, faces included (definitions.md, "Soma features").
     """
-    frame = synapses.frame[synapses.frame["post_root_id"] == root_id]
+    first, last = np.searchsorted(synapses.frame["post_root_id"], [root_id, root_id + 1])
+    frame = synapses.frame.iloc[first:last]
     resolution_nm = np.asarray(synapses.resolution_nm)
     centre_vx = np.rint(np.asarray(centre_nm) / resolution_nm)
     post_vx = frame[["post_x_vx", "post_y_vx", "post_z_vx"]].to_numpy(float)
     in_box = (np.abs(post_vx - centre_vx) <= half_side_vx(radius_nm, resolution_nm)).all(axis=1)
-    ctr_nm = frame[["ctr_x_vx", "ctr_y_vx", "ctr_z_vx"]].to_numpy(float)[in_box] * resolution_nm
+    return Synapses(frame[in_box], synapses.resolution_nm)
+
+
+def count_soma_synapses(in_cutout: Synapses, soma: trimesh.Trimesh) -> int:
+    """Number of synapses on a soma, as published (definitions.md, "Soma features").
+
+    Parameters
+    ----------
+    in_cutout : Synapses
+        Those onto the root in its cutout (`synapses_in_cutout`).
+    soma : trimesh.Trimesh
+        Soma mesh, vertices in nm; a synapse counts when its ctr_pt is less than 150 nm from the nearest vertex.
+
+    Returns
+    -------
+    int
+
+    Notes
+    -----
+    Vertices are taken as a mesh layer keeps them, in float32, so that a stored mesh gives the same number.
+    """
+    ctr_nm = in_cutout.frame[["ctr_x_vx", "ctr_y_vx", "ctr_z_vx"]].to_numpy(float) * np.asarray(in_cutout.resolution_nm)
     if not len(ctr_nm):
         return 0
-    distance_nm, _ = cKDTree(soma.vertices).query(ctr_nm)
+    distance_nm, _ = cKDTree(soma.vertices.astype(np.float32)).query(ctr_nm)
     return int(np.count_nonzero(distance_nm < _MAX_DISTANCE_NM))

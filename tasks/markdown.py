@@ -6,7 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from somatic.progress import size_in_words
 from somatic.results.changes import compare_features, count_changes
+from somatic.results.cost import Cost
 
 CellUrl = Callable[[int, int, tuple[float, float, float]], str | None]
 """Link to a cell, of nucleus id, root id and centre in nm; None where there is none."""
@@ -41,6 +43,27 @@ def changes_markdown(changes: pa.Table, cell_url: CellUrl) -> list[str]:
             worst = ", ".join(_change(rows[nucleus_id], str(name), cell_url) for nucleus_id in feature["worst"])
             lines.append(f"| {name} | {feature['nuclei']:,} | {feature['one_sided']:,} | {worst} |")
     return lines
+
+
+def cost_markdown(cost: Cost) -> list[str]:
+    """Lines that say what the run cost, beside what measuring every cell would have taken."""
+    full = cost.full_run
+    requests = f"{sum(cost.requests.values()):,}"
+    if cost.requests:
+        requests += f" ({', '.join(f'{number:,} {kind}' for kind, number in cost.requests.items())})"
+    basis = "as the cells measured" if full.bytes_from == "computed cells" else "an upper bound"
+    return [
+        "",
+        "## Cost, at least",
+        "",
+        "| | this run | a full run, about |",
+        "|---|---|---|",
+        f"| cells measured | {cost.cells_computed:,} | {full.cells:,} |",
+        f"| cells taken over | {cost.cells_carried:,} | 0 |",
+        f"| requests to CAVE | {requests} | {full.requests:,} |",
+        f"| segmentation read | {size_in_words(cost.segmentation_bytes)} in {cost.segmentation_files:,} files "
+        f"| {size_in_words(full.segmentation_bytes)} ({basis}) |",
+    ]
 
 
 def _change(row: dict[str, Any], feature: str, cell_url: CellUrl) -> str:

@@ -27,7 +27,7 @@ from somatic.results.collect import Collected, collect, reasons_of
 from somatic.results.cost import Cost, load_cost
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.neuroglancer import cell_url
-from somatic.results.store import ResultStore
+from somatic.results.runs import Run
 from somatic.tables import Nuclei
 from tasks.markdown import CellUrl, changes_markdown, cost_markdown
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
@@ -49,15 +49,12 @@ def collect_features(
     extraction: Extraction,
     plan: Plan,
     nuclei: Nuclei,
-    started: datetime,
+    run: Run,
     memory_bytes: int | None,
-    run_id: str,
-    chunks_per_shard: int,
-    base: ResultStore | None = None,
 ) -> tuple[Collected, Cost]:
     """Write the table, its provenance and its manifest, and say in the UI how it came out.
 
-    With the results of an earlier version as `base`, also what is different from them.
+    Where the extraction has a base, also what is different from it.
 
     Returns
     -------
@@ -75,11 +72,11 @@ def collect_features(
         definitions=extraction.dataset.definitions,
         memory_bytes=memory_bytes,
     )
-    changes = put_changes(store, base, nuclei) if base else None
+    changes = put_changes(store, extraction.base.store) if extraction.base else None
     files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
     if changes is not None:
         files["changes.parquet"] = store.get("changes.parquet")
-    cost = load_cost(store, run_id, extraction.estimate(plan, plan.rows, chunks_per_shard))
+    cost = load_cost(store, run.id, extraction.estimate(plan, plan.rows, run.chunks_per_shard))
     finished = datetime.now(UTC)
     put_manifest(
         store,
@@ -90,16 +87,16 @@ def collect_features(
             config=extraction.config,
             config_hash=extraction.config_hash,
             plan_hash=plan.hash,
-            counts=_counts(collected),
+            counts=_counts(collected, len(nuclei.frame)),
             files=files,
-            started=started,
+            started=run.started,
             finished=finished,
             cost=cost.as_dict(),
             changes=count_changes(changes) if changes is not None else None,
         ),
     )
     with _if_the_server_answers():
-        _tell(title, extraction, plan, collected, cost, changes, (finished - started).total_seconds())
+        _tell(title, extraction, plan, collected, cost, changes, (finished - run.started).total_seconds())
     return collected, cost
 
 
@@ -140,15 +137,17 @@ def _if_the_server_answers() -> Iterator[None]:
         get_run_logger().warning("Prefect's server could not be told how it goes: %s", error)
 
 
-def _counts(collected: Collected) -> dict[str, int]:
+def _counts(collected: Collected, n_queried: int) -> dict[str, int]:
     table = collected.table
     return {
+        "queried": n_queried,
         "nuclei": table.total,
         "ok": table.ok,
         "failed": table.failed,
         "failed_transient": table.transient,
         "skipped": table.skipped,
         "planned": collected.planned.total,
+        "carried": table.carried,
     }
 
 

@@ -19,7 +19,6 @@ from somatic.results.changes import (
 )
 from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
-from somatic.tables import nuclei_from_raw
 
 FIRST_ID = 2**62 + 1
 """As a float it is another number."""
@@ -161,20 +160,24 @@ def test_a_column_that_an_older_table_lacks() -> None:
     assert (one["soma_touches_box_before"], one["soma_touches_box_after"], one["changed"]) == (None, False, True)
 
 
+def put_set(store: ResultStore, rows: list[dict[str, Any]], nuclei: list[int]) -> None:
+    """A set of results: its table, and all nuclei of its version, as numbers from FIRST_ID."""
+    store.put("features.parquet", parquet_bytes(table(*rows)))
+    store.put("nuclei.parquet", parquet_bytes(pa.table({"nucleus_id": [FIRST_ID + n for n in nuclei]})))
+
+
 def test_the_file(store_url: str) -> None:
     """Bytes depend on the tables alone, ids are plain int64, every column has unit and meaning."""
     store, base = ResultStore(f"{store_url}/v2/a"), ResultStore(f"{store_url}/v1/a")
-    base.put("features.parquet", parquet_bytes(table(row(0), row(1), row(2))))
-    store.put("features.parquet", parquet_bytes(table(row(0, 2, soma_volume_um=1.0), row(3, 2))))
-    store.put("provenance.parquet", parquet_bytes(provenance(n0=2, n3=2)))
-    # Nucleus 2 is there at version 2, but this run was not asked for it.
-    raw = pd.DataFrame({"id": [FIRST_ID + n for n in (0, 2, 3)], "pt_root_id": ROOT, "pt_position": [[1, 2, 3]] * 3})
-    nuclei = nuclei_from_raw(raw, resolution_nm=(4, 4, 40), where="here")
+    put_set(base, [row(0), row(1), row(2)], nuclei=[0, 1, 2, 4])
+    # Nucleus 2 is there at version 2, but this run was not asked for it; nor was the one before for nucleus 4.
+    put_set(store, [row(0, 2, soma_volume_um=1.0), row(3, 2), row(4, 2)], nuclei=[0, 2, 3, 4])
+    store.put("provenance.parquet", parquet_bytes(provenance(n0=2, n3=2, n4=2)))
 
-    changes = put_changes(store, base, nuclei)
+    changes = put_changes(store, base)
     assert flags_of(changes) == {0: ["recomputed", "changed"], 1: ["gone"], 3: ["added"]}
     written = store.get("changes.parquet")
-    put_changes(store, base, nuclei)
+    put_changes(store, base)
     assert store.get("changes.parquet") == written
     schema = pq.read_schema(pa.BufferReader(written))
     assert schema.equals(CHANGE_SCHEMA, check_metadata=True)

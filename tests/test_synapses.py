@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import trimesh
 
-from somatic.synapses import count_soma_synapses
+from somatic.synapses import count_soma_synapses, synapses_in_cutout
 from somatic.tables import Synapses, synapses_from_raw
 
 ROOT = 864691135012345679
@@ -15,8 +15,9 @@ RADIUS = 5000.0
 
 @pytest.fixture(scope="module")
 def soma() -> trimesh.Trimesh:
-    """A sphere of 5 um round the centre with vertices 160 nm apart."""
-    return trimesh.creation.icosphere(5, RADIUS).apply_translation(CENTRE)
+    """A sphere of 5 um round the centre with vertices 160 nm apart, which float32 holds exactly."""
+    sphere = trimesh.creation.icosphere(5, RADIUS).apply_translation(CENTRE)
+    return trimesh.Trimesh(np.rint(sphere.vertices), sphere.faces, process=False)
 
 
 def table(
@@ -38,7 +39,7 @@ def table(
 
 def count(synapses: Synapses, soma: trimesh.Trimesh, radius_nm: float = 15_000) -> int:
     """Synapses on the soma of the root."""
-    return count_soma_synapses(synapses, ROOT, CENTRE, radius_nm, soma)
+    return count_soma_synapses(synapses_in_cutout(synapses, ROOT, CENTRE, radius_nm), soma)
 
 
 @pytest.mark.parametrize(("distance_nm", "counts"), [(0, 1), (149.9, 1), (150, 0), (150.1, 0), (3000, 0)])
@@ -132,3 +133,15 @@ def test_no_synapses(soma: trimesh.Trimesh) -> None:
     """None at all, and none in the box: zero, and not an error."""
     assert count(table([]), soma) == 0
     assert count(table([CENTRE + (50_000, 0, 0)]), soma) == 0
+
+
+def test_a_mesh_layer_gives_the_same_number() -> None:
+    """A vertex that float32 moves by 0.06 nm counts where the layer keeps it, on either side of the limit."""
+    x_nm = 1_600_000.05  # between 1,600,000 and 1,600,000.125
+    mesh = trimesh.Trimesh([[x_nm, 0, 0], [0, 9e6, 0], [0, 0, 9e6]], [[0, 1, 2]], process=False)
+    stored = trimesh.Trimesh(mesh.vertices.astype(np.float32), mesh.faces, process=False)
+    for distance_nm in (149.9, 149.96, 150.0, 150.04, 150.1):
+        synapses = table([(x_nm + distance_nm, 0, 0)], resolution=(1e-3, 1, 1))
+        assert count_soma_synapses(synapses, mesh) == count_soma_synapses(synapses, stored)
+        # From where it is stored the distance is 0.05 nm longer.
+        assert count_soma_synapses(synapses, mesh) == (distance_nm + 0.05 < 150)

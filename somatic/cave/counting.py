@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from urllib.parse import urlsplit
 
-_QUERY = re.compile(r"/(?:table|views)/([^/]+)/query$")
+_QUERY = re.compile(r"/(?:(?:table|views)/([^/]+)|version/\d+)/query$")
 _LEAVES = re.compile(r"/leaves\w*$")
 _ROOTS = re.compile(r"/(?:is_latest_roots|roots\w*)$")
 
@@ -30,7 +30,8 @@ def request_kind(url: str) -> str:
     """What a request asks for: `rows of <table>`, `leaves` or `roots` of a graph, and else `metadata`."""
     path = urlsplit(url).path
     if found := _QUERY.search(path):
-        return f"rows of {found[1]}"
+        # A table that refers to another one is joined with it, and only the body says which they are.
+        return f"rows of {found[1] or 'joined tables'}"
     if _LEAVES.search(path):
         return "leaves"
     if _ROOTS.search(path):

@@ -90,7 +90,7 @@ def make_estimate(
         `segmentation_bytes` is an upper bound as far as `bytes_per_voxel` is right: a file that several cells need
         counts for each of them.
     """
-    n_skipped = int((plan.rows["chunk"] < 0).sum())
+    n_skipped = int(plan.rows["status_reason"].notna().sum())
     cells = missing[missing["chunk"] >= 0]
     chunks = cells["chunk"].unique()
     centres_nm = cells[list(POSITION)].to_numpy(dtype=np.float64) * np.asarray(plan.resolution_nm)

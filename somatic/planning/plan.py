@@ -1,7 +1,7 @@
 """Which nuclei, in which order, in which chunks."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,11 +39,11 @@ class Plan:
     Attributes
     ----------
     rows : pandas.DataFrame
-        One a nucleus, chunk by chunk, those to be skipped last:
+        One a nucleus, along the curve, those to be skipped last:
         `nucleus_id` int64; `soma_id` int64, the root id, 0 for none; `x_vx`, `y_vx`, `z_vx` Int64, centre in voxels of
-        the nucleus table, NA for none; `chunk` int64, from 0, -1 for a nucleus to be skipped; `n_nuclei_in_segment`
-        int64, nuclei of the whole table that share the root id, 0 without a root; `attempt` int64, from 1;
-        `status_reason` object, why it is skipped, else None.
+        the nucleus table, NA for none; `chunk` int64, from 0, -1 for a nucleus that is skipped or was done when this
+        was planned; `n_nuclei_in_segment` int64, nuclei of the whole table that share the root id, 0 without a root;
+        `attempt` int64, from 1; `status_reason` object, why it is skipped, else None.
     resolution_nm : (3,) float
         Size of a voxel of the centres.
     hash : str
@@ -78,6 +78,7 @@ def make_plan(
     seed: int = 0,
     ids: Collection[int] | None = None,
     attempts: Mapping[int, int] | None = None,
+    is_done: Callable[[pd.DataFrame], npt.NDArray[np.bool_]] | None = None,
 ) -> Plan:
     """Choose nuclei, put them in an order in which neighbours follow each other, and cut it into chunks.
 
@@ -98,6 +99,9 @@ def make_plan(
         Only these nuclei; `limit` or `sample` then choose among them.
     attempts : mapping of int to int, optional
         Number of the attempt of some nuclei (`Ledger.next_attempts`), 1 for the others.
+    is_done : callable, optional
+        Which rows need nothing any more (`Ledger.is_done`): they are in no chunk, so that chunks and shards are full
+        of work when little is left.
 
     Raises
     ------
@@ -118,7 +122,9 @@ def make_plan(
     order = order[chosen[order]]
     rows = rows.iloc[order].reset_index(drop=True)
     measured = rows["status_reason"].isna().to_numpy()
-    rows["chunk"] = np.where(measured, np.arange(len(rows)) // chunk, -1)
+    if is_done is not None:
+        measured &= ~is_done(rows)
+    rows["chunk"] = np.where(measured, (np.cumsum(measured) - 1) // chunk, -1)
     return Plan(rows[list(_COLUMNS)], nuclei.resolution_nm)
 
 

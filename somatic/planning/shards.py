@@ -91,21 +91,29 @@ def plan_extraction(
     plan_hash: str | None = None,
 ) -> Planned:
     """Choose nuclei and cut them into chunks, or load the plan that an earlier attempt of this run made."""
-    if plan_hash:
-        plan = load_plan(extraction.store, plan_hash)
-    else:
-        plan = make_plan(
-            nuclei,
-            radius_nm=extraction.radius_nm,
-            chunk=selection.chunk,
-            limit=selection.limit,
-            sample=selection.sample,
-            ids=selection.nucleus_ids,
-            attempts=ledger.next_attempts(nuclei, retry=selection.retry, force=selection.force),
-        )
+    plan = load_plan(extraction.store, plan_hash) if plan_hash else _make_plan(extraction, nuclei, selection, ledger)
     missing = ledger.missing(plan.rows)
     estimate = extraction.estimate(plan, missing, chunks_per_shard)
     return Planned(plan, ledger, missing[missing["chunk"] >= 0], estimate, chunks_per_shard)
+
+
+def choose_rows(extraction: Extraction, nuclei: Nuclei, selection: Selection, ledger: Ledger) -> pd.DataFrame:
+    """Rows of the plan that `plan_extraction` would make now, those that are done or skipped left out."""
+    rows = _make_plan(extraction, nuclei, selection, ledger).rows
+    return rows[rows["chunk"] >= 0]
+
+
+def _make_plan(extraction: Extraction, nuclei: Nuclei, selection: Selection, ledger: Ledger) -> Plan:
+    return make_plan(
+        nuclei,
+        radius_nm=extraction.radius_nm,
+        chunk=selection.chunk,
+        limit=selection.limit,
+        sample=selection.sample,
+        ids=selection.nucleus_ids,
+        attempts=ledger.next_attempts(nuclei, retry=selection.retry, force=selection.force),
+        is_done=ledger.is_done,
+    )
 
 
 def snapshot_name(run_id: str) -> str:

@@ -10,7 +10,6 @@ from somatic.features import CENTRE_COLUMNS, COLUMNS, MEASURED, SCHEMA, Column
 from somatic.results.compare import compare
 from somatic.results.parquet import parquet_bytes, table_from_parquet
 from somatic.results.store import ResultStore
-from somatic.tables import Nuclei
 
 FLAG_COLUMNS = (
     Column("added", pa.bool_(), "", "only the later table has the nucleus", nullable=False),
@@ -71,7 +70,7 @@ def find_changes(before: pa.Table, after: pa.Table, provenance: pa.Table | None 
         status is another. Values are compared exactly; columns that tell of the run and of the other nuclei
         (materialization_version, n_nuclei_in_segment, reason) make no row.
     """
-    ids_before, ids_after = (table["nucleus_id"].to_numpy() for table in (before, after))
+    ids_before, ids_after = _ids(before), _ids(after)
     ids = np.union1d(ids_before, ids_after)
     in_both = np.isin(ids, ids_before) & np.isin(ids, ids_after)
     old, new = _rows_of(before, ids), _rows_of(after, ids)
@@ -101,31 +100,26 @@ def find_changes(before: pa.Table, after: pa.Table, provenance: pa.Table | None 
     return table.filter(pa.array(is_row)).combine_chunks()
 
 
-def put_changes(store: ResultStore, base: ResultStore, nuclei: Nuclei) -> pa.Table:
+def put_changes(store: ResultStore, base: ResultStore) -> pa.Table:
     """Write changes.parquet of a set of results against an earlier one, and give its table.
+
+    A nucleus that a table lacks although its version has it was not asked for there: it is neither added nor gone, and
+    has no row.
 
     Parameters
     ----------
     store, base : ResultStore
-        Where the tables of the later and of the earlier version lie.
-    nuclei : Nuclei
-        All nuclei of the later version. One of them that its table lacks was not asked for, and is not gone.
+        Where the results of the later and of the earlier version lie.
 
     Raises
     ------
     StoreError, StoreUnavailable
         A table could not be read, or the file not written, for good or for now.
     """
-    before, after = (
-        table_from_parquet(where.get("features.parquet"), where.url_of("features.parquet")) for where in (base, store)
-    )
-    name = "provenance.parquet"
-    provenance = table_from_parquet(store.get(name), store.url_of(name), ("nucleus_id", "soma_version"))
-    not_asked = pc.and_not(
-        pc.is_in(before["nucleus_id"], pa.array(nuclei.frame["nucleus_id"])),
-        pc.is_in(before["nucleus_id"], after["nucleus_id"]),
-    )
-    changes = find_changes(before.filter(pc.invert(not_asked)), after, provenance)
+    before, after = _get(base, "features.parquet"), _get(store, "features.parquet")
+    not_asked = pa.array(np.union1d(_not_asked(base, before), _not_asked(store, after)), pa.int64())
+    before, after = (table.filter(pc.invert(pc.is_in(table["nucleus_id"], not_asked))) for table in (before, after))
+    changes = find_changes(before, after, _get(store, "provenance.parquet", "nucleus_id", "soma_version"))
     store.put("changes.parquet", parquet_bytes(changes))
     return changes
 
@@ -154,10 +148,23 @@ def compare_features(changes: pa.Table) -> pd.DataFrame:
     return compare(after, before).features
 
 
+def _get(store: ResultStore, name: str, *columns: str) -> pa.Table:
+    return table_from_parquet(store.get(name), store.url_of(name), columns)
+
+
+def _not_asked(store: ResultStore, table: pa.Table) -> npt.NDArray[np.int64]:
+    """Nuclei of a version that its table lacks."""
+    return np.setdiff1d(_get(store, "nuclei.parquet", "nucleus_id")["nucleus_id"].to_numpy(), _ids(table))
+
+
+def _ids(table: pa.Table) -> npt.NDArray[np.int64]:
+    return table["nucleus_id"].to_numpy()
+
+
 def _rows_of(table: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
     """Rows of these nuclei, in this order; all null for one that the table does not have."""
     whole = pa.concat_tables([table, SCHEMA.empty_table()], promote_options="default").combine_chunks()
-    row = pd.Index(whole["nucleus_id"].to_numpy()).get_indexer(pd.Index(ids))
+    row = pd.Index(_ids(whole)).get_indexer(pd.Index(ids))
     return whole.take(pa.array(row, mask=row < 0))
 
 
@@ -169,7 +176,7 @@ def _measured_at(provenance: pa.Table | None, version: int | None) -> npt.NDArra
     """Nuclei whose soma was measured at a version."""
     if provenance is None or version is None:
         return np.empty(0, dtype=np.int64)
-    return provenance.filter(pc.equal(provenance["soma_version"], version))["nucleus_id"].to_numpy()
+    return _ids(provenance.filter(pc.equal(provenance["soma_version"], version)))
 
 
 def _differ(old: pa.ChunkedArray, new: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,7 @@ STAGES = ("read", "mask", "mesh", "measure", "synapses", "nucleus", "folds")
 """Stages of a cell whose seconds are noted, in the order they run."""
 
 PROVENANCE_COLUMNS = (
+    Column("source", pa.string(), "", "computed, or carried from soma_version; null when nothing was"),
     Column("x_vx", pa.int64(), "voxel", "centre of the cutout in voxels of the nucleus table, x"),
     Column("y_vx", pa.int64(), "voxel", "centre of the cutout in voxels of the nucleus table, y"),
     Column("z_vx", pa.int64(), "voxel", "centre of the cutout in voxels of the nucleus table, z"),
@@ -31,6 +32,11 @@ PROVENANCE_COLUMNS = (
     Column("segmentation_bytes", pa.int64(), "byte", "their size, decompressed but not decoded"),
     Column("run", pa.string(), "", "flow run of the extraction that wrote the row"),
     Column("finished", pa.timestamp("us", tz="UTC"), "", "when the row was written"),
+    Column("soma_version", pa.int64(), "", "materialization version at which the soma was measured; null for none"),
+    Column("nucleus_version", pa.int64(), "", "the same of the nucleus"),
+    Column("soma_fingerprint", pa.string(), "", "hash of all that the soma's numbers but its synapses depend on"),
+    Column("nucleus_fingerprint", pa.string(), "", "hash of all that the nucleus's numbers depend on"),
+    Column("synapse_hash", pa.string(), "", "hash of ids and positions of the synapses in the cutout"),
     Column("features_version", pa.int64(), "", "FEATURES_VERSION of somatic", nullable=False),
     Column("code_version", pa.string(), "", "version of somatic, with the commit in a checkout", nullable=False),
 )
@@ -54,6 +60,7 @@ def chunk_row(
     memory_bytes: int | None = None,
     segmentation_files: int | None = None,
     segmentation_bytes: int | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Row:
     """A row of features with what is noted beside it.
 
@@ -75,8 +82,11 @@ def chunk_row(
         Memory there was, for a cell that was killed.
     segmentation_files, segmentation_bytes : int, optional
         What was read for the cell.
+    origin : mapping, optional
+        Versions and hashes among `PROVENANCE_COLUMNS`; also the source where it is not "computed".
     """
     noted: Row = dict(zip(("x_vx", "y_vx", "z_vx"), map(operator.index, centre_vx), strict=True))
+    noted["source"] = "computed"
     noted["attempt"] = attempt
     noted["error_class"] = error_class
     noted["transient"] = transient
@@ -86,7 +96,7 @@ def chunk_row(
     if seconds is not None:
         noted["seconds"] = sum(seconds.values())
         noted.update({f"seconds_{stage}": seconds.get(stage) for stage in STAGES})
-    return {**row, **noted}
+    return {**row, **noted, **(origin or {})}
 
 
 def put_rows(store: ResultStore, rows: Iterable[Row], run_id: str, trial: int = 1) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.errors import PermanentError
-from somatic.features import COLUMNS, FEATURES_VERSION, SCHEMA, Column
+from somatic.features import COLUMNS, FEATURES_VERSION, SCHEMA
 from somatic.planning.plan import NULL, POSITION, Plan, n_nuclei_in_segment, skipped_rows
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY, PROVENANCE_COLUMNS
 from somatic.results.ledger import Ledger, chunk_names
@@ -22,10 +22,8 @@ from somatic.tables import Nuclei
 
 NO_RESULT = "not measured yet: the run ended before this cell; run the same command again"
 
-_SOURCE = Column("source", pa.string(), "", "computed; null when nothing was")
-_PROVENANCE_FIELDS = (*COLUMNS[:2], _SOURCE, *PROVENANCE_COLUMNS)
-PROVENANCE_SCHEMA = pa.schema([column.field for column in _PROVENANCE_FIELDS])
-"""Columns of provenance.parquet: nucleus_id, soma_id, source, then `PROVENANCE_COLUMNS`."""
+PROVENANCE_SCHEMA = pa.schema([column.field for column in (*COLUMNS[:2], *PROVENANCE_COLUMNS)])
+"""Columns of provenance.parquet: nucleus_id, soma_id, then `PROVENANCE_COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Counts:
     """Failed for a reason that may be gone when the same command runs again."""
     unmeasured: int
     """Without any result."""
+    carried: int
+    """Taken over from another version; part of `ok` and `failed`."""
 
     @property
     def complete(self) -> bool:
@@ -123,8 +123,7 @@ def collect(
         memory_bytes=memory_bytes,
     )
     features = parquet_bytes(_shaped(rows, SCHEMA))
-    source = pc.if_else(pc.is_valid(rows["chunk"]), "computed", pa.scalar(None, pa.string()))
-    store.put("provenance.parquet", parquet_bytes(_shaped(rows.append_column("source", source), PROVENANCE_SCHEMA)))
+    store.put("provenance.parquet", parquet_bytes(_shaped(rows, PROVENANCE_SCHEMA)))
     store.put("features.parquet", features)
     planned = of_plan(rows, plan)
     return Collected(count(planned), count(rows), failure_frame(planned), features)
@@ -282,6 +281,7 @@ def count(rows: pa.Table) -> Counts:
         skipped=number(pc.equal(rows["status"], "skipped")),
         transient=number(rows["transient"]),
         unmeasured=number(pc.and_(pc.is_null(rows["chunk"]), rows["transient"])),
+        carried=number(pc.equal(rows["source"], "carried")),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from somatic.planning.estimate import Estimate
+from somatic.progress import size_in_words
 from somatic.results.parquet import table_from_parquet
 from somatic.results.store import ResultStore
 
@@ -56,6 +57,17 @@ class Cost:
     segmentation_files: int
     segmentation_bytes: int
     full_run: FullRun
+
+    @property
+    def words(self) -> str:
+        """The same in one line for a person; requests are left out where CAVE is not used."""
+        full, asked = self.full_run, sum(self.requests.values())
+        uses_cave = asked or full.requests
+        spent = f"{asked:,} requests to CAVE, " if uses_cave else ""
+        spent += f"{size_in_words(self.segmentation_bytes)} of segmentation, {self.cells_computed:,} cells measured"
+        at_once = f"{full.requests:,} requests, " if uses_cave else ""
+        at_once += f"{size_in_words(full.segmentation_bytes)}, {full.cells:,} cells"
+        return f"at least {spent}; a full run: about {at_once}"
 
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
@@ -111,7 +123,7 @@ def load_cost(store: ResultStore, run_id: str, everything: Estimate) -> Cost:
     columns = ("run", "source", "seconds", "segmentation_files", "segmentation_bytes")
     rows = table_from_parquet(store.get(name), store.url_of(name), columns)
     rows = rows.filter(pc.equal(rows["run"], run_id))
-    carried = pc.equal(rows["source"], "carried")
+    carried = pc.fill_null(pc.equal(rows["source"], "carried"), False)
     # A cell that was skipped took no time.
     computed = rows.filter(pc.and_(pc.invert(carried), pc.is_valid(rows["seconds"])))
     n_bytes = pc.sum(computed["segmentation_bytes"]).as_py() or 0

@@ -48,11 +48,41 @@ class MeshLayer:
 
     def put(self, nucleus_id: int, mesh: trimesh.Trimesh) -> None:
         """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants)."""
-        fragment = f"{nucleus_id}:0:0"
         data = Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32), segid=nucleus_id)
         # The manifest comes last: who finds it finds the fragment that it names.
-        self._store.put(f"{_MESHES}/{fragment}", data.to_precomputed())
-        self._store.put(f"{_MESHES}/{nucleus_id}:0", _json({"fragments": [fragment]}))
+        fragment = _fragment(nucleus_id)
+        self._store.put(fragment, data.to_precomputed())
+        self._store.put(_manifest(nucleus_id), _json({"fragments": [fragment.removeprefix(f"{_MESHES}/")]}))
+
+    def get(self, nucleus_id: int) -> trimesh.Trimesh:
+        """Mesh of a cell as it is stored, vertices in nm.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            There is none, or it could not be read, for good or for now.
+        """
+        mesh = Mesh.from_precomputed(self._store.get(_fragment(nucleus_id)))
+        return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+
+    def copy(self, nucleus_id: int, other: "MeshLayer") -> None:
+        """Store the mesh of a cell in another layer too, within the bucket where both lie in one.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            There is none, or it could not be stored, for good or for now.
+        """
+        for name in (_fragment(nucleus_id), _manifest(nucleus_id)):
+            self._store.copy(name, other._store)
+
+
+def _fragment(nucleus_id: int) -> str:
+    return f"{_MESHES}/{nucleus_id}:0:0"
+
+
+def _manifest(nucleus_id: int) -> str:
+    return f"{_MESHES}/{nucleus_id}:0"
 
 
 def _json(value: object) -> bytes:

@@ -10,7 +10,7 @@ from somatic.results.store import ResultStore
 
 @dataclass(frozen=True)
 class Run:
-    """An extraction that has planned.
+    """An extraction that has begun.
 
     Attributes
     ----------
@@ -20,20 +20,23 @@ class Run:
         Materialization version.
     config : str
         `Extraction.config_hash`.
-    plan : str
-        Hash of its plan.
+    plan : str or None
+        Hash of its plan; None until it has one.
     chunks_per_shard : int
         Into what ranges the plan was cut.
     started : datetime
         When its first attempt began, with a time zone.
+    base : str or None
+        Name of the result set (`v<version>/<config>`) from which it takes rows over.
     """
 
     id: str
     version: int
     config: str
-    plan: str
+    plan: str | None
     chunks_per_shard: int
     started: datetime
+    base: str | None = None
 
     def put(self, results: ResultStore) -> None:
         """Write it beside the results of its dataset."""
@@ -42,7 +45,7 @@ class Run:
 
 
 def load_run(results: ResultStore, run_id: str) -> Run | None:
-    """Read a run of a dataset; None when it has not planned yet.
+    """Read a run of a dataset; None when it has not begun yet.
 
     Raises
     ------

@@ -75,6 +75,11 @@ def read_status(results: ResultStore, version: int | None = None, now: datetime 
             f"no extraction{'' if version is None else f' of version {version}'} has begun at {results.url}; "
             "say with --to where its results go, or start one"
         )
+    if run.plan is None:
+        raise PermanentError(
+            f"the extraction {run.id} of version {run.version} has no plan yet; it looks which cells of {run.base} "
+            "are the same, or ended before it had one"
+        )
     store = ResultStore(results.url_of(f"v{run.version}/{run.config}"))
     plan = load_plan(store, run.plan)
     frame = pd.read_parquet(io.BytesIO(store.get("nuclei.parquet")), dtype_backend="numpy_nullable")

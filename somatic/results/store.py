@@ -93,6 +93,20 @@ class ResultStore:
         with _explained(self.url_of(name), "read"):
             return self._call("cat_file", name)
 
+    def copy(self, name: str, other: "ResultStore") -> None:
+        """Write a file of this store under the same name to another store of the same protocol.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            There is no such file, or it was not written, for good or for now.
+        """
+        if self._local:
+            other.put(name, self.get(name))
+            return
+        with _explained(self.url_of(name), "copy"):
+            self._call("cp_file", name, other._path(name))
+
     def exists(self, name: str) -> bool:
         """Whether there is such a file or folder."""
         with _explained(self.url_of(name), "read"):
@@ -105,7 +119,7 @@ class ResultStore:
             return True
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files and folders in a folder, sorted; none when there is no such folder."""
+        """Names of the files and folders in a folder ("" for the store itself), sorted; none when there is none."""
         with _explained(self.url_of(folder), "read"):
             try:
                 found = self._call("ls", folder, detail=False)
@@ -113,7 +127,7 @@ class ResultStore:
                 if _s3_code(error) == "NoSuchBucket":
                     raise
                 return []
-        prefix = self._path(folder) + "/"
+        prefix = self._path(folder).rstrip("/") + "/"
         names = (path.rstrip("/").removeprefix(prefix) for path in found)
         return sorted(name for name in names if name and "/" not in name and not name.startswith("."))
 

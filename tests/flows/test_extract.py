@@ -129,6 +129,7 @@ def test_the_manifest_says_what_the_table_was_made_from(whole: Results) -> None:
         assert manifest["sha256"][name] == hashlib.sha256(Path(store.url_of(name)).read_bytes()).hexdigest()
     statuses = whole.table["status"].value_counts()
     assert manifest["counts"] == {
+        "queried": 15,
         "nuclei": 15,
         "planned": 15,
         "ok": statuses["ok"],

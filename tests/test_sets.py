@@ -1,0 +1,88 @@
+"""`somatic.results.sets`: which results of a dataset lie at a place, and which are complete."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from somatic.errors import StoreError
+from somatic.results.manifest import make_manifest, put_manifest
+from somatic.results.sets import ResultSet, result_sets
+from somatic.results.store import ResultStore
+
+WHOLE = {"queried": 15, "nuclei": 15, "ok": 11, "failed": 1, "failed_transient": 0, "skipped": 3, "planned": 15}
+
+
+def collected(results: ResultStore, version: int, config: str, counts: dict[str, int]) -> str:
+    """Have a manifest stand where an extraction puts it; give the place."""
+    url = results.url_of(f"v{version}/{config}")
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    manifest = make_manifest(
+        dataset={"name": "phantom"},
+        materialization_version=version,
+        materialization_timestamp=moment,
+        config={},
+        config_hash=config,
+        plan_hash="0123456789abcdef",
+        counts=counts,
+        files={},
+        started=moment,
+        finished=moment,
+    )
+    put_manifest(ResultStore(url), manifest)
+    return url
+
+
+def test_all_versions_and_configurations(store_url: str) -> None:
+    """They come by number of the version, 1300 after 943; files beside them, and other folders, are none."""
+    results = ResultStore(store_url)
+    new, old = collected(results, 1300, "0a1b2c3d", WHOLE), collected(results, 943, "aaaaaaaa", WHOLE)
+    flat = collected(results, 1300, "00000000", WHOLE)
+    results.put("runs/0a1b2c3d.json", b"{}")
+    results.put("v1300/notes.txt", b"by hand")
+    results.put("vessels/0a1b2c3d/manifest.json", b"{}")
+    assert result_sets(results) == [
+        ResultSet(943, "aaaaaaaa", old, complete=True),
+        ResultSet(1300, "00000000", flat, complete=True),
+        ResultSet(1300, "0a1b2c3d", new, complete=True),
+    ]
+
+
+def test_nothing_yet(store_url: str) -> None:
+    """Where nobody has extracted anything there is nothing."""
+    assert result_sets(ResultStore(store_url)) == []
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"nuclei": 5, "planned": 5},
+        {"nuclei": 5, "planned": 5, "queried": None},
+        {"failed": 2, "failed_transient": 1},
+        {"nuclei": 14},
+    ],
+    ids=["--limit", "not said how many there are", "failed for now", "a nucleus without a row"],
+)
+def test_what_is_not_complete(differs: dict[str, int | None], store_url: str) -> None:
+    """A table that lacks nuclei, or may lack some, or has rows that the next run would measure again."""
+    results = ResultStore(store_url)
+    counts = {name: number for name, number in (WHOLE | differs).items() if number is not None}
+    collected(results, 1300, "0a1b2c3d", counts)
+    [found] = result_sets(results)
+    assert not found.complete
+
+
+def test_an_extraction_that_has_not_ended(store_url: str) -> None:
+    """Without a manifest it is there, and not complete."""
+    results = ResultStore(store_url)
+    results.put("v1300/0a1b2c3d/chunks/0123456789abcdef.parquet", b"")
+    assert [(one.version, one.complete) for one in result_sets(results)] == [(1300, False)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"counts": 3}', b'{"counts": {"ok": 3}}'])
+def test_a_broken_manifest(content: bytes, tmp_path: Path) -> None:
+    """The line names the file and says what to do."""
+    results = ResultStore(str(tmp_path))
+    results.put("v1300/0a1b2c3d/manifest.json", content)
+    with pytest.raises(StoreError, match="v1300/0a1b2c3d/manifest.json is no manifest of somatic; delete it, and "):
+        result_sets(results)
