@@ -52,7 +52,7 @@ def cell(
         step("connecting")
         from somatic.cell import extract_cell
         from somatic.check import check_segmentation
-        from somatic.extraction import Extraction
+        from somatic.extraction import Extraction, cells_of
         from somatic.measuring import check_finite
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
@@ -65,7 +65,7 @@ def cell(
         if skipped:
             raise PermanentError(f"nucleus {nucleus_id} of {extraction.title} cannot be measured: {skipped}")
         segmentation = extraction.segmentation
-        [one] = extraction.with_leaves(extraction.cells(plan.rows, plan.resolution_nm))
+        [one] = extraction.with_leaves(cells_of(plan.rows, plan.resolution_nm))
         url = extraction.source.nucleus_segmentation
         layer = NucleusLayer(url) if url else None
         step("asking for the synapses")

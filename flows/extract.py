@@ -19,7 +19,7 @@ from flows.watching import Summary, present_watcher
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
-from somatic.extraction import DEFAULT_RESULTS, Extraction
+from somatic.extraction import Extraction, dataset_results
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
@@ -109,7 +109,7 @@ def extract(
     described = load_dataset(dataset)
     for note in described.notes:
         log.warning(note)
-    results = ResultStore(f"{(to or described.results or DEFAULT_RESULTS).rstrip('/')}/{described.name}")
+    results = dataset_results(described, to)
     results.check_writable()
     run = _first_attempt(results, run_id)
     extraction = Extraction.open(described, run.version if run else version, to, with_meshes=meshes)
@@ -166,7 +166,7 @@ def extract(
             fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes)
+    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds, cost)

@@ -19,13 +19,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
-from somatic.errors import FutileExtraction, SomaticError, TransientError
-from somatic.extraction import Extraction
+from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
+from somatic.extraction import Extraction, cells_of, dataset_results, unmeasured_rows
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.planning.shards import Shard, open_shard
 from somatic.progress import Progress
 from somatic.results.chunks import put_rows
+from somatic.results.runs import load_run
 from somatic.tables import Synapses
 from tasks.cave import query_synapses
 from tasks.costs import noted_requests
@@ -117,9 +118,20 @@ def extract_shard(
         if again:
             with get_client(sync_client=True) as client:
                 close_stale_task_runs(client, flow_run.id)
-        extraction = Extraction.open(load_dataset(dataset), version, to, with_meshes=meshes, base=base)
-        memory_bytes = machine_memory_bytes() // workers
-        shard = open_shard(extraction.store, plan, start, stop, run, memory_bytes, again=again)
+        described = load_dataset(dataset)
+        results = dataset_results(described, to)
+        begun = load_run(results, run)
+        if begun is None:
+            raise PermanentError(f"no extraction {run} has begun at {results.url}; start one in place of its shard")
+        store = begun.store(results)
+        shard = open_shard(store, plan, start, stop, run, machine_memory_bytes() // workers, again=again)
+        try:
+            extraction = Extraction.open(described, version, to, with_meshes=meshes, base=base)
+        except SomaticError as error:
+            # Each cell says why, such as that the version has expired meanwhile.
+            unmeasured = unmeasured_rows(shard.missing, shard.resolution_nm, error, version, described.definitions)
+            put_rows(store, unmeasured, run, flow_run.run_count or 1)
+            raise
         progress = Progress(len(shard.missing))
         title = f"{extraction.title} {_chunks(start, stop)}"
         artifact = ProgressArtifact(title, progress, extraction.store.url, UPDATE_EVERY_S)
@@ -188,7 +200,7 @@ class _Measuring:
         ask = query_synapses.with_options(retry_delay_seconds=exponential_delays_s(self._retry_delay_s))
         for batch in shard.batches():
             rows = pd.concat([rows for _, rows in batch])
-            cells = extraction.cells(rows, shard.resolution_nm)
+            cells = cells_of(rows, shard.resolution_nm)
             try:
                 synapses = ask(extraction.title, batch[0][0], batch[-1][0], extraction, cells)
             except SomaticError as error:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from somatic.cell import Cell, empty_row, put_synapses
 from somatic.errors import DegenerateMesh, MissingNucleusMesh, MissingSegment, OpenNucleusMesh, StoreError
-from somatic.extraction import MESHES, Extraction
+from somatic.extraction import MESHES, Extraction, cells_of
 from somatic.features import MEASURED, SYNAPSE_COLUMNS, Row
 from somatic.fingerprints import synapse_hash
 from somatic.results.base import Base
@@ -63,7 +63,7 @@ def carry(extraction: Extraction, base: Base, rows: pd.DataFrame, resolution_nm:
     SomaticError
         CAVE or the store could not be asked, for good or for now.
     """
-    cells = extraction.cells(rows, resolution_nm)
+    cells = cells_of(rows, resolution_nm)
     before = base.rows([cell.nucleus_id for cell in cells])
     candidates = [
         _Same(cell, before[cell.nucleus_id])

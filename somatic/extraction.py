@@ -18,7 +18,7 @@ from somatic.errors import CaveTokenError, CellKilled, SomaticError, Stopped, Tr
 from somatic.features import FEATURES_VERSION, NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
-from somatic.measuring import CellResult, Inputs, failed
+from somatic.measuring import CellResult, Inputs, failed_row
 from somatic.memory import worker_memory_bytes
 from somatic.nucleus import NucleusLayer
 from somatic.planning.estimate import Estimate, Layer, make_estimate
@@ -112,7 +112,7 @@ class Extraction:
 
     def on(self, base: str) -> "Extraction":
         """The same with a base, by its name."""
-        return replace(self, base=Base(self.dataset_results, base))
+        return replace(self, base=Base(dataset_results(self.dataset, self.results), base))
 
     @property
     def version(self) -> int:
@@ -144,11 +144,6 @@ class Extraction:
     def config_hash(self) -> str:
         """Short hash of `config`, part of where results lie."""
         return config_hash(**self.config)  # type: ignore[arg-type]
-
-    @property
-    def dataset_results(self) -> ResultStore:
-        """Where the results of all versions and configurations of the dataset lie."""
-        return ResultStore(f"{self.results.rstrip('/')}/{self.dataset.name}")
 
     @cached_property
     def store(self) -> ResultStore:
@@ -233,14 +228,6 @@ class Extraction:
             cells_per_request=SYNAPSE_CELLS if from_cave and self.dataset.cave.synapses else None,  # type: ignore[union-attr]
             chunks_per_shard=chunks_per_shard,
         )
-
-    def cells(self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float]) -> list[Cell]:
-        """Cells of some rows of a plan, in their order."""
-        columns = ("nucleus_id", "soma_id", "n_nuclei_in_segment", *POSITION)
-        return [
-            Cell(nucleus_id, root_id, (x, y, z), resolution_nm, n_nuclei)
-            for nucleus_id, root_id, n_nuclei, x, y, z in zip(*(rows[name].tolist() for name in columns), strict=True)
-        ]
 
     def synapses_of(self, cells: list[Cell]) -> Synapses | None:
         """Synapses onto the roots of some cells, at least those in their cutouts; None without a synapse table."""
@@ -365,7 +352,7 @@ class Extraction:
             A layer could not be opened, the graph not asked or a mesh not stored. The cells that were not measured
             for it have a row that says so, and count as failed for now.
         """
-        cells = self.cells(rows, resolution_nm)
+        cells = cells_of(rows, resolution_nm)
         waiting = {cell.nucleus_id: cell for cell in cells}
         attempts = dict(zip(rows["nucleus_id"].tolist(), rows["attempt"].tolist(), strict=True))
         try:
@@ -403,8 +390,34 @@ class Extraction:
         self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float], error: SomaticError
     ) -> Iterator[Row]:
         """Rows of cells that could not be measured for a fault that is not theirs; they count as failed for now."""
-        for cell, attempt in zip(self.cells(rows, resolution_nm), rows["attempt"].tolist(), strict=True):
-            yield _noted(failed(cell, self.inputs(None), error), cell, attempt) | {"transient": True}
+        return unmeasured_rows(rows, resolution_nm, error, self.version, self.dataset.definitions)
+
+
+def dataset_results(dataset: Dataset, results: str | None = None) -> ResultStore:
+    """Where the results of all versions and configurations of a dataset lie; `results` as for `Extraction.open`."""
+    return ResultStore(f"{(results or dataset.results or DEFAULT_RESULTS).rstrip('/')}/{dataset.name}")
+
+
+def cells_of(rows: pd.DataFrame, resolution_nm: tuple[float, float, float]) -> list[Cell]:
+    """Cells of some rows of a plan, in their order."""
+    columns = ("nucleus_id", "soma_id", "n_nuclei_in_segment", *POSITION)
+    return [
+        Cell(nucleus_id, root_id, (x, y, z), resolution_nm, n_nuclei)
+        for nucleus_id, root_id, n_nuclei, x, y, z in zip(*(rows[name].tolist() for name in columns), strict=True)
+    ]
+
+
+def unmeasured_rows(
+    rows: pd.DataFrame,
+    resolution_nm: tuple[float, float, float],
+    error: SomaticError,
+    version: int,
+    definitions: str,
+) -> Iterator[Row]:
+    """`Extraction.unmeasured` where no extraction could be opened."""
+    for cell, attempt in zip(cells_of(rows, resolution_nm), rows["attempt"].tolist(), strict=True):
+        result = CellResult(failed_row(cell, version, definitions, error), {}, error)
+        yield _noted(result, cell, attempt) | {"transient": True}
 
 
 def _noted(

@@ -104,10 +104,15 @@ class CellMeasurer:
 
 def failed(cell: Cell, inputs: Inputs, error: SomaticError) -> CellResult:
     """The result of a cell of which nothing could be measured."""
-    row = empty_row(cell, inputs.materialization_version, inputs.definitions)
+    return CellResult(failed_row(cell, inputs.materialization_version, inputs.definitions, error), {}, error)
+
+
+def failed_row(cell: Cell, materialization_version: int, definitions: str, error: SomaticError) -> Row:
+    """The row of a cell of which nothing could be measured."""
+    row = empty_row(cell, materialization_version, definitions)
     row["status"] = "failed"
     row["reason"] = str(error)
-    return CellResult(row, {}, error)
+    return row
 
 
 def check_finite(row: Row) -> None:

@@ -19,6 +19,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
+from somatic.errors import SomaticError
 from somatic.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
@@ -51,6 +52,7 @@ def collect_features(
     nuclei: Nuclei,
     run: Run,
     memory_bytes: int | None,
+    fault: Exception | None,
 ) -> tuple[Collected, Cost]:
     """Write the table, its provenance and its manifest, and say in the UI how it came out.
 
@@ -71,6 +73,7 @@ def collect_features(
         materialization_version=extraction.version,
         definitions=extraction.dataset.definitions,
         memory_bytes=memory_bytes,
+        fault=str(fault) if isinstance(fault, SomaticError) else None,
     )
     changes = put_changes(store, extraction.base.store) if extraction.base else None
     files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}

@@ -85,6 +85,11 @@ class ChunkedGraph:
         ]
         self._check_roots()
 
+    def then(self, state: State) -> ChunkedGraph:
+        """Return the graph with the edits of one state more."""
+        x, y, z = self._chunk_size.tolist()
+        return ChunkedGraph(self._watershed, self._data_dir, (x, y, z), self._supervoxels, [*self.states, state])
+
     def info(self) -> dict:
         """What a graph says of itself: its watershed, and how its ids and chunks are made."""
         masks = {str(layer): bits_per_axis(layer) for layer in range(1, N_LAYERS + 1)}

@@ -207,7 +207,12 @@ class CaveTables:
                 frame = materialize.query_table(name, merge_reference=joined, log_warning=False, **options)
             return frame, self._client.truncated
 
-        return self._datastack.ask(self._where(kind, name), ask, give_up_s=self._client.patience.query_give_up_s)
+        try:
+            return self._datastack.ask(self._where(kind, name), ask, give_up_s=self._client.patience.query_give_up_s)
+        except CaveNotFound:
+            # A version that has expired since it was opened is one of the things that CAVE words so.
+            self._datastack.resolve(self.version)
+            raise
 
     def _check_columns(self, kind: Kind, name: str, needed: list[str]) -> None:
         columns, where = self._columns(kind, name), self._where(kind, name)

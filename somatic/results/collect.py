@@ -80,6 +80,7 @@ def collect(
     materialization_version: int,
     definitions: str,
     memory_bytes: int | None = None,
+    fault: str | None = None,
 ) -> Collected:
     """Write features.parquet and provenance.parquet.
 
@@ -101,6 +102,8 @@ def collect(
         As `materialization_version`.
     memory_bytes : int, optional
         As for `Ledger`.
+    fault : str, optional
+        What ended the run before it came to all cells, for the rows of the others.
 
     Returns
     -------
@@ -121,6 +124,7 @@ def collect(
         materialization_version=materialization_version,
         definitions=definitions,
         memory_bytes=memory_bytes,
+        fault=fault,
     )
     features = parquet_bytes(_shaped(rows, SCHEMA))
     store.put("provenance.parquet", parquet_bytes(_shaped(rows, PROVENANCE_SCHEMA)))
@@ -137,6 +141,7 @@ def gather(
     materialization_version: int,
     definitions: str,
     memory_bytes: int | None = None,
+    fault: str | None = None,
 ) -> pa.Table:
     """Find the rows that `collect` would write now; parameters and errors are its own.
 
@@ -154,7 +159,8 @@ def gather(
     done = _latest(measured, wanted[~wanted["nucleus_id"].isin(missing["nucleus_id"])], ("attempt", "ok", "memory"))
     failed = _failures(store, missing) if len(missing) else CHUNK_SCHEMA.empty_table()
     without = missing[~missing["nucleus_id"].isin(failed["nucleus_id"].to_pylist())]
-    made = _rows_without_file(without, plan, materialization_version, definitions)
+    no_result = f"not measured: {fault}" if fault else NO_RESULT
+    made = _rows_without_file(without, plan, materialization_version, definitions, no_result)
     rows = pa.concat_tables([done, failed, made]).sort_by("nucleus_id")
     rows = _with_counts_of_today(rows, nuclei)
     _check(rows, plan, nuclei)
@@ -229,13 +235,15 @@ def _failures(store: ResultStore, missing: pd.DataFrame) -> pa.Table:
     return _latest(tried, _exact(missing[list(IDENTITY)]), ("attempt", "finished"))
 
 
-def _rows_without_file(missing: pd.DataFrame, plan: Plan, materialization_version: int, definitions: str) -> pa.Table:
+def _rows_without_file(
+    missing: pd.DataFrame, plan: Plan, materialization_version: int, definitions: str, no_result: str
+) -> pa.Table:
     """Rows of cells that stand in no file: those to be skipped, and those that no run has come to."""
-    reasons = missing["status_reason"].fillna(NO_RESULT)
+    reasons = missing["status_reason"].fillna(no_result)
     rows = skipped_rows(missing.assign(status_reason=reasons), plan.resolution_nm, materialization_version, definitions)
     for row in rows:
         row.update(features_version=FEATURES_VERSION, code_version=code_version())
-        if row["reason"] == NO_RESULT:
+        if row["reason"] == no_result:
             row.update(status="failed", transient=True)
     return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
 

@@ -38,6 +38,10 @@ class Run:
     started: datetime
     base: str | None = None
 
+    def store(self, results: ResultStore) -> ResultStore:
+        """Where the results of its version and configuration lie, of those of its dataset."""
+        return ResultStore(results.url_of(f"v{self.version}/{self.config}"))
+
     def put(self, results: ResultStore) -> None:
         """Write it beside the results of its dataset."""
         noted = asdict(self) | {"started": self.started.isoformat()}

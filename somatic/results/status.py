@@ -80,7 +80,7 @@ def read_status(results: ResultStore, version: int | None = None, now: datetime 
             f"the extraction {run.id} of version {run.version} has no plan yet; it looks which cells of {run.base} "
             "are the same, or ended before it had one"
         )
-    store = ResultStore(results.url_of(f"v{run.version}/{run.config}"))
+    store = run.store(results)
     plan = load_plan(store, run.plan)
     frame = pd.read_parquet(io.BytesIO(store.get("nuclei.parquet")), dtype_backend="numpy_nullable")
     nuclei = Nuclei(frame.astype({"nucleus_id": "int64", "root_id": "int64"}), plan.resolution_nm)

@@ -1,0 +1,120 @@
+"""What can go wrong on the way to a new version: each cell says so in its row, and nothing else is lost."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from extracting import Results, error_of, run
+from proofreading import Proofread, graph_dataset, proofread
+
+import tasks.carrying
+from flows.watching import Watcher, watched_by
+from sandbox.cave.server import CaveServer, Datastack
+from sandbox.phantom.scene import Scene
+from somatic.errors import CaveError, IncompleteExtraction
+from somatic.features import Row
+
+LEAVES = "/node/{}/leaves"
+
+
+@pytest.fixture(scope="module")
+def edited(scene: Scene) -> Proofread:
+    """The phantom with a third version."""
+    return proofread(scene)
+
+
+@pytest.fixture
+def stack(edited: Proofread) -> Datastack:
+    """Versions 2 and 3, in a list that may be changed."""
+    return replace(edited.stack, versions=list(edited.stack.versions))
+
+
+@pytest.fixture
+def dataset(scene: Scene, cave: CaveServer, tmp_path: Path) -> Path:
+    """The phantom on its graph, without its nuclei."""
+    path = graph_dataset(scene, cave.url, tmp_path / "phantom.toml")
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("nucleus_segmentation")]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_killed_while_it_takes_over(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken over stays; the next run looks at the rest, and the table is that of a full extraction."""
+    to = tmp_path / "results"
+    assert run(dataset, to, version=2).is_completed()
+    monkeypatch.setattr("flows.carrying.CELLS_PER_BATCH", 4)
+    taken: list[int] = []
+
+    def killed(*arguments: Any, **options: Any) -> list[Row]:
+        if taken:
+            raise KeyboardInterrupt
+        rows = carry(*arguments, **options)
+        taken.extend(row["nucleus_id"] for row in rows)
+        return rows
+
+    carry = tasks.carrying.carry
+    with mock.patch.object(tasks.carrying, "carry", killed), pytest.raises(KeyboardInterrupt):
+        run(dataset, to, version=3)
+    results = Results(str(to), 3)
+    assert results.stored == sorted(taken)
+    assert run(dataset, to, version=3).is_completed()
+    assert len(results.stored) == len(set(results.stored))
+    assert run(dataset, tmp_path / "whole", version=3, since=None).is_completed()
+    assert results.features == Results(str(tmp_path / "whole"), 3).features
+    assert set(taken) < set(results.provenance.query("source == 'carried'").index)
+
+
+def test_leaves_that_cannot_be_had_cost_their_cell_only(
+    dataset: Path, cave: CaveServer, tmp_path: Path, edited: Proofread
+) -> None:
+    """The cell with a changed root says why; unchanged ones are taken over, and other changed ones are measured."""
+    to = tmp_path / "results"
+    assert run(dataset, to, version=2).is_completed()
+    root = {row["id"]: row["pt_root_id"] for row in _nuclei(edited, 3)}[edited.far]
+    cave.fail(LEAVES.format(root), 500, "the row limit of the table was hit", times=None)
+    state = run(dataset, to, version=3)
+    assert isinstance(error_of(state), IncompleteExtraction)
+    results = Results(str(to), 3)
+    row = results.table.loc[edited.far]
+    assert row["status"] == "failed"
+    assert "row limit" in row["reason"]
+    assert str(root) in row["reason"]
+    provenance = results.provenance
+    assert provenance.loc[edited.far, "transient"]
+    assert set(provenance.index[provenance["source"] == "carried"]) == {edited.emptied, *edited.untouched}
+    assert provenance.loc[edited.trimmed, "source"] == "computed"
+
+    cave.clear_faults()
+    assert run(dataset, to, version=3).is_completed()
+    assert results.table.loc[edited.far, "status"] == "ok"
+
+
+def test_version_that_expires_after_the_plan(
+    dataset: Path, stack: Datastack, tmp_path: Path, edited: Proofread
+) -> None:
+    """What was taken over stays, and every other cell says that the version has expired."""
+    to = tmp_path / "results"
+    assert run(dataset, to, version=2).is_completed()
+
+    def expire() -> None:
+        stack.versions[:] = [replace(one, valid=False) if one.number == 3 else one for one in stack.versions]
+
+    with watched_by(Watcher(on_estimate=lambda *_: expire())):
+        state = run(dataset, to, version=3)
+    error = error_of(state)
+    assert isinstance(error, CaveError)
+    assert "expired" in str(error)
+    results = Results(str(to), 3)
+    table, source = results.table, results.provenance["source"]
+    left = {edited.trimmed, edited.new, edited.moved, *edited.merged, *edited.unknown}
+    assert set(table.index[table["status"] == "failed"]) == left
+    assert table.loc[list(left), "reason"].str.contains("expired").all()
+    assert set(source.index[source == "carried"]) == {edited.far, edited.emptied, *edited.untouched}
+
+
+def _nuclei(edited: Proofread, number: int) -> list[dict]:
+    version = edited.stack.version(number)
+    assert version is not None
+    return version.views["nucleus_detection_lookup_v1"].frame.to_dict("records")
