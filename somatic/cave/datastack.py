@@ -105,6 +105,12 @@ class CaveDatastack:
         state = f"version {number} has expired" if number in ever else f"there is no version {number}"
         raise CaveError(f"{self._what}: {state}; there are: {listed}")
 
+    def check_there(self, version: int) -> None:
+        """Raise CaveError where a version that was there can be queried no more."""
+        # Asked anew: caveclient keeps what it knows of versions for half a day.
+        if version not in self._list(lambda: self._client.materialize.get_versions(expired=False)):
+            raise CaveError(f"{self._what}: version {version} has expired meanwhile; extract a later one")
+
     def no_such_table(self, kind: Kind, name: str, version: int) -> str | None:
         """Say that a name is not there, and which are; None when it is there."""
         from somatic.cave.client import nearest

@@ -211,7 +211,7 @@ class CaveTables:
             return self._datastack.ask(self._where(kind, name), ask, give_up_s=self._client.patience.query_give_up_s)
         except CaveNotFound:
             # A version that has expired since it was opened is one of the things that CAVE words so.
-            self._datastack.resolve(self.version)
+            self._datastack.check_there(self.version)
             raise
 
     def _check_columns(self, kind: Kind, name: str, needed: list[str]) -> None:
