@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from somatic.progress import Progress as Counted
-from somatic.progress import duration
+from somatic.progress import duration, size_in_words
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -37,8 +37,8 @@ def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimat
         ("to measure", to_measure if estimate.missing else "nothing"),
         ("to skip", f"{_counted(estimate.skipped, 'nucleus', 'nuclei')} without a root id or position"),
         ("CAVE", f"about {_counted(estimate.cave_requests, 'request')}" if extraction.dataset.cave else "not used"),
-        ("reading", f"at most about {_bytes(estimate.segmentation_bytes)} of segmentation"),
-        ("memory", f"{_bytes(estimate.worker_memory_bytes)} a worker"),
+        ("reading", f"at most about {size_in_words(estimate.segmentation_bytes)} of segmentation"),
+        ("memory", f"{size_in_words(estimate.worker_memory_bytes)} a worker"),
     )
     console.print(f"[bold]{extraction.title}[/bold]: {_counted(estimate.cells, 'cell')}", highlight=False)
     for name, value in lines:
@@ -93,6 +93,7 @@ def show_summary(console: Console, summary: "Summary") -> None:
         markup=False,
     )
     _show_reasons(console, summary.reasons)
+    console.print(f"cost: {summary.cost.words}", highlight=False, soft_wrap=True, markup=False)
     console.print(summary.table, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -138,11 +139,3 @@ def _show_reasons(console: Console, reasons: "dict[str, int]") -> None:
 
 def _counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.3g} TB"

@@ -16,6 +16,7 @@ from prefect.states import State
 from flows.carrying import carry_over
 from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
+from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
 from somatic.extraction import Extraction, dataset_results
@@ -30,6 +31,7 @@ from somatic.results.sets import result_sets
 from somatic.results.store import ResultStore
 from tasks.cave import check_labels, query_nuclei
 from tasks.chunking import plan_chunks
+from tasks.costs import noted_requests
 from tasks.limits import share_rate_limit
 from tasks.results import collect_features
 from tasks.stale import close_stale_task_runs
@@ -99,7 +101,7 @@ def extract(
     -------
         What it came to. In the style above Prefect reads it for the form of its UI.
     """
-    started = datetime.now(UTC)
+    started, sent_before = datetime.now(UTC), requests_sent()
     log, watcher, run_id = get_run_logger(), present_watcher(), str(flow_run.id)
     share_rate_limit()
 
@@ -130,7 +132,8 @@ def extract(
 
     selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
     if run.base and not run.plan:
-        carry_over(extraction, found, selection, run_id, watcher)
+        with noted_requests(extraction.store, run_id, sent_before):
+            carry_over(extraction, found, selection, run_id, watcher)
 
     watcher.on_step("planning")
     # How much memory the jobs of the shards have is not known here.
@@ -156,16 +159,17 @@ def extract(
         "cell_timeout_s": cell_timeout_s,
         "retry_delay_s": retry_delay_s,
     }
-    if shard_deployment:
-        fault = run_shards_as(shard_deployment, extraction, planned, shard_parameters, watcher.on_progress)
-    else:
-        fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
+    with noted_requests(extraction.store, run_id, sent_before):
+        if shard_deployment:
+            fault = run_shards_as(shard_deployment, extraction, planned, shard_parameters, watcher.on_progress)
+        else:
+            fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    collected = collect_features(title, extraction, plan, found, run.started, memory_bytes, fault)
+    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
-    summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds)
+    summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds, cost)
     watcher.on_summary(summary)
     if fault:
         raise fault

@@ -4,7 +4,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
 from somatic.extraction import Extraction, cells_of, dataset_results, unmeasured_rows
@@ -28,6 +29,7 @@ from somatic.results.chunks import put_rows
 from somatic.results.runs import load_run
 from somatic.tables import Synapses
 from tasks.cave import query_synapses
+from tasks.costs import noted_requests
 from tasks.extraction import extract_chunk, with_receipt
 from tasks.limits import share_rate_limit
 from tasks.results import ProgressArtifact
@@ -104,9 +106,12 @@ def extract_shard(
         cell_timeout_s: Longest time for one cell.
         retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
     """
+    sent_before = requests_sent()
     warm_up()
     workers = workers or usable_cores()
     opened = _opened.get()
+    # Of a shard that runs inside an extraction, that counts the requests.
+    noted: AbstractContextManager[None] = nullcontext()
     if opened is None:
         share_rate_limit()
         again = (flow_run.run_count or 1) > 1
@@ -132,7 +137,9 @@ def extract_shard(
         artifact = ProgressArtifact(title, progress, extraction.store.url, UPDATE_EVERY_S)
         opened = Opened(extraction, shard, progress, artifact)
         get_run_logger().info("%s: %d cells to measure", title, len(shard.missing))
-    _Measuring(opened, run, workers, cell_timeout_s, retry_delay_s).all_chunks()
+        noted = noted_requests(extraction.store, run, sent_before)
+    with noted:
+        _Measuring(opened, run, workers, cell_timeout_s, retry_delay_s).all_chunks()
 
 
 class _Measuring:

@@ -9,6 +9,7 @@ from somatic.extraction import Extraction
 from somatic.planning.estimate import Estimate
 from somatic.progress import Progress
 from somatic.results.collect import Counts
+from somatic.results.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Summary:
     results: str
     table: str
     seconds: float
+    cost: Cost
 
 
 @dataclass(frozen=True)

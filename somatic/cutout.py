@@ -118,6 +118,9 @@ class Segmentation:
         The Precomputed layer that is read: the segmentation itself, or the watershed of the graph.
     graph : Graph or None
         Says which labels of the watershed a root id has; None for a flat one, where the root id is the label.
+    n_files_read, n_bytes_read : int
+        Files that were fetched so far, and their bytes, decompressed but not decoded: how they travelled, cloud-volume
+        does not tell. Of a sharded layer a chunk of a shard is a file.
 
     Raises
     ------
@@ -130,6 +133,7 @@ class Segmentation:
     def __init__(self, url: str, mip: int, cave_server: str | None = None) -> None:
         self.url = self.layer_url = url
         self.mip = mip
+        self.n_files_read = self.n_bytes_read = 0
         self.graph = _open_graph(url, cave_server) if segmentation_kind(url) == "graph" else None
         if self.graph is not None:
             self.layer_url = self.graph.watershed_url
@@ -249,11 +253,15 @@ class Segmentation:
         """Files of the grid cells `lower` to `upper` (inclusive), decompressed but not decoded."""
         corner, opposite = self._file_box(lower).lower_vx, self._file_box(upper).upper_vx
         try:
-            return self._volume.image.download_files(Bbox(Vec(*corner), Vec(*opposite)), self.mip)
+            contents = self._volume.image.download_files(Bbox(Vec(*corner), Vec(*opposite)), self.mip)
         except MemoryError:
             raise
         except Exception as error:
             raise read_error(self.layer_url, error) from error
+        found = [len(content) for content in contents.values() if content is not None]
+        self.n_files_read += len(found)
+        self.n_bytes_read += sum(found)
+        return contents
 
     def _file_box(self, cell: np.ndarray) -> Box:
         lower = self.bounds.lower_vx + cell * self.file_shape

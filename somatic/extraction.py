@@ -435,6 +435,8 @@ def _noted(
         error_class=type(result.error).__name__ if result.error else None,
         transient=isinstance(result.error, TransientError),
         memory_bytes=memory_bytes if isinstance(result.error, CellKilled) else None,
+        segmentation_files=result.segmentation_files,
+        segmentation_bytes=result.segmentation_bytes,
         origin=origin,
     )
 

@@ -28,11 +28,16 @@ class Inputs:
 
 @dataclass
 class CellResult:
-    """The row of one cell, how long each stage took in seconds, and what went wrong (None when ok)."""
+    """The row of one cell, how long each stage took in seconds, what went wrong (None when ok), and what was read.
+
+    `segmentation_files` and `segmentation_bytes` are None when nobody knows.
+    """
 
     row: Row
     seconds: dict[str, float] = field(default_factory=dict)
     error: SomaticError | None = None
+    segmentation_files: int | None = None
+    segmentation_bytes: int | None = None
 
 
 class CellMeasurer:
@@ -65,6 +70,14 @@ class CellMeasurer:
         StoreError
             Meshes cannot be stored, which is no fault of the cell.
         """
+        segmentation = self._segmentation
+        n_files, n_bytes = segmentation.n_files_read, segmentation.n_bytes_read
+        result = self._measure(cell)
+        result.segmentation_files = segmentation.n_files_read - n_files
+        result.segmentation_bytes = segmentation.n_bytes_read - n_bytes
+        return result
+
+    def _measure(self, cell: Cell) -> CellResult:
         inputs = self._inputs
         try:
             measured = extract_cell(

@@ -77,6 +77,15 @@ class Progress:
         return said
 
 
+def size_in_words(n_bytes: float) -> str:
+    """A number of bytes in words: 512 B, 1.5 kB, 640 MB, 2.3 TB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.3g} TB"
+
+
 def duration(seconds: float) -> str:
     """A length of time in words: 40 s, 12 min, 3.5 h, 2.1 days."""
     if seconds < 90:

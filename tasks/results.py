@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
+import pyarrow as pa
 from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -21,9 +23,14 @@ from somatic.errors import SomaticError
 from somatic.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
+from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import Collected, collect, reasons_of
+from somatic.results.cost import Cost, load_cost
 from somatic.results.manifest import make_manifest, put_manifest
+from somatic.results.neuroglancer import cell_url
+from somatic.results.runs import Run
 from somatic.tables import Nuclei
+from tasks.markdown import CellUrl, changes_markdown, cost_markdown
 from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
 
 _FAILURES_SHOWN = 500
@@ -43,11 +50,21 @@ def collect_features(
     extraction: Extraction,
     plan: Plan,
     nuclei: Nuclei,
-    started: datetime,
+    run: Run,
     memory_bytes: int | None,
     fault: Exception | None,
-) -> Collected:
-    """Write the table, its provenance and its manifest, and say in the UI how it came out."""
+) -> tuple[Collected, Cost]:
+    """Write the table, its provenance and its manifest, and say in the UI how it came out.
+
+    Where the extraction has a base, also what is different from it.
+
+    Returns
+    -------
+    Collected
+        The table.
+    Cost
+        What the run cost, by what its processes have noted.
+    """
     store = extraction.store
     collected = collect(
         store,
@@ -58,6 +75,11 @@ def collect_features(
         memory_bytes=memory_bytes,
         fault=str(fault) if isinstance(fault, SomaticError) else None,
     )
+    changes = put_changes(store, extraction.base.store) if extraction.base else None
+    files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
+    if changes is not None:
+        files["changes.parquet"] = store.get("changes.parquet")
+    cost = load_cost(store, run.id, extraction.estimate(plan, plan.rows, run.chunks_per_shard))
     finished = datetime.now(UTC)
     put_manifest(
         store,
@@ -69,14 +91,16 @@ def collect_features(
             config_hash=extraction.config_hash,
             plan_hash=plan.hash,
             counts=_counts(collected, len(nuclei.frame)),
-            files={"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")},
-            started=started,
+            files=files,
+            started=run.started,
             finished=finished,
+            cost=cost.as_dict(),
+            changes=count_changes(changes) if changes is not None else None,
         ),
     )
     with _if_the_server_answers():
-        _tell(title, extraction, collected, (finished - started).total_seconds())
-    return collected
+        _tell(title, extraction, plan, collected, cost, changes, (finished - run.started).total_seconds())
+    return collected, cost
 
 
 class ProgressArtifact:
@@ -130,7 +154,15 @@ def _counts(collected: Collected, n_queried: int) -> dict[str, int]:
     }
 
 
-def _tell(title: str, extraction: Extraction, collected: Collected, seconds: float) -> None:
+def _tell(
+    title: str,
+    extraction: Extraction,
+    plan: Plan,
+    collected: Collected,
+    cost: Cost,
+    changes: pa.Table | None,
+    seconds: float,
+) -> None:
     failures = collected.failures
     if len(failures):
         # The UI shows numbers as JavaScript does, which loses the last digits of an id.
@@ -159,7 +191,21 @@ def _tell(title: str, extraction: Extraction, collected: Collected, seconds: flo
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]
         lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
+    lines += cost_markdown(cost)
+    if changes is not None:
+        lines += changes_markdown(changes, _cell_url(extraction, plan))
     create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
+
+
+def _cell_url(extraction: Extraction, plan: Plan) -> CellUrl:
+    inputs = extraction.inputs(None)
+    return partial(
+        cell_url,
+        resolution_nm=plan.resolution_nm,
+        segmentation=inputs.segmentation,
+        nuclei=inputs.nucleus_segmentation,
+        meshes=inputs.meshes,
+    )
 
 
 def _key(title: str, what: str) -> str:

@@ -319,6 +319,7 @@ def test_manifest_is_complete_and_readable(store_url: str) -> None:
         files={"features.parquet": b"content"},
         started=datetime(2026, 1, 1, tzinfo=UTC),
         finished=datetime(2026, 1, 1, 1, tzinfo=UTC),
+        cost={"requests": {"leaves": 2}},
     )
     put_manifest(store, manifest)
     text = store.get("manifest.json").decode()

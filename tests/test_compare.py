@@ -44,7 +44,7 @@ def test_deviations_counted_by_hand() -> None:
     """Reference 100, 200, 400, 1000; results 101, 190, 400, 1500: relative 0.01, 0.05, 0, 0.5."""
     result = compare(features([101, 190, 400, 1500]), features([100, 200, 400, 1000]))
     row = result.features.loc["soma_volume_um"]
-    assert row["n"] == 4
+    assert (row["n"], row["n_different"]) == (4, 3)
     assert row["median_rel"] == pytest.approx(0.01)
     assert row["p95_rel"] == pytest.approx(0.5)
     assert row["max_rel"] == pytest.approx(0.5)

@@ -19,6 +19,7 @@ from caveclient.materializationengine import MaterializationClient
 from requests.adapters import HTTPAdapter
 
 from somatic.cave.calls import Patience, RateLimiter, call, limiter_for
+from somatic.cave.counting import count_request
 from somatic.cave.errors import TOKEN_VARIABLE, CaveNotFound, how_to_set_a_token
 from somatic.dataset import CaveSource
 from somatic.errors import CaveError, CaveTokenError
@@ -68,7 +69,10 @@ def _short(path: str) -> str:
 
 
 class PatientAdapter(HTTPAdapter):
-    """Waits for the rate limit before each request and never for ever for an answer; leaves retries to `call`."""
+    """Waits for the rate limit before each request, counts it, and never waits for ever for an answer.
+
+    It leaves retries to `call`.
+    """
 
     def __init__(self, patience: Patience, limiter: RateLimiter):
         self._patience = patience
@@ -78,6 +82,7 @@ class PatientAdapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send one request, with the time-outs of our patience unless it has its own."""
         self._limiter.wait()
+        count_request(request.url or "")
         answer_s = self._patience.query_s if request.method == "POST" else self._patience.answer_s
         kwargs["timeout"] = kwargs.get("timeout") or (self._patience.connect_s, answer_s)
         return super().send(request, *args, **kwargs)

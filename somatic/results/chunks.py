@@ -28,6 +28,9 @@ PROVENANCE_COLUMNS = (
     Column("memory_bytes", pa.int64(), "byte", "memory there was when error_class is CellKilled"),
     Column("seconds", pa.float64(), "s", "time for the cell, without what it shares with its chunk"),
     *(Column(f"seconds_{stage}", pa.float64(), "s", f"time for the stage {stage}") for stage in STAGES),
+    Column("segmentation_files", pa.int64(), "1", "files of the segmentation that were read for the cell"),
+    Column("segmentation_bytes", pa.int64(), "byte", "their size, decompressed but not decoded"),
+    Column("run", pa.string(), "", "flow run of the extraction that wrote the row"),
     Column("finished", pa.timestamp("us", tz="UTC"), "", "when the row was written"),
     Column("soma_version", pa.int64(), "", "materialization version at which the soma was measured; null for none"),
     Column("nucleus_version", pa.int64(), "", "the same of the nucleus"),
@@ -55,6 +58,8 @@ def chunk_row(
     error_class: str | None = None,
     transient: bool = False,
     memory_bytes: int | None = None,
+    segmentation_files: int | None = None,
+    segmentation_bytes: int | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Row:
     """A row of features with what is noted beside it.
@@ -75,6 +80,8 @@ def chunk_row(
         The row says nothing final; it is kept out of the chunk files.
     memory_bytes : int, optional
         Memory there was, for a cell that was killed.
+    segmentation_files, segmentation_bytes : int, optional
+        What was read for the cell.
     origin : mapping, optional
         Versions and hashes among `PROVENANCE_COLUMNS`; also the source where it is not "computed".
     """
@@ -84,6 +91,8 @@ def chunk_row(
     noted["error_class"] = error_class
     noted["transient"] = transient
     noted["memory_bytes"] = memory_bytes
+    noted["segmentation_files"] = segmentation_files
+    noted["segmentation_bytes"] = segmentation_bytes
     if seconds is not None:
         noted["seconds"] = sum(seconds.values())
         noted.update({f"seconds_{stage}": seconds.get(stage) for stage in STAGES})
@@ -116,12 +125,12 @@ def put_rows(store: ResultStore, rows: Iterable[Row], run_id: str, trial: int = 
     transient: list[Row] = []
     for row in rows:
         (transient if row["transient"] else final).append(row)
-    done = _table(final)
+    done = _table(final, run_id)
     if final:
         # A chunk file is never written over: one of this name holds the same cells at the same attempt.
         store.put_new(f"chunks/{done['chunk'][0]}.parquet", parquet_bytes(done))
     if transient:
-        tried = _table(transient)
+        tried = _table(transient, run_id)
         store.put(f"attempts/{run_id}/{tried['chunk'][0]}-{trial}.parquet", parquet_bytes(tried))
     return done
 
@@ -139,9 +148,10 @@ def chunk_key(rows: Iterable[Row]) -> str:
     return hashlib.sha256("\n".join(cells).encode()).hexdigest()[:16]
 
 
-def _table(rows: list[Row]) -> pa.Table:
+def _table(rows: list[Row], run_id: str) -> pa.Table:
     shared = {
         "chunk": chunk_key(rows),
+        "run": run_id,
         "finished": datetime.now(UTC),
         "features_version": FEATURES_VERSION,
         "code_version": code_version(),

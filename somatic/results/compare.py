@@ -27,7 +27,8 @@ class Comparison:
     ----------
     features : pandas.DataFrame
         One row a feature that both have, in the order of the table of features:
-        `n` nuclei compared; `only_results`, `only_reference` nuclei where just one side has a value;
+        `n` nuclei compared, `n_different` with unequal values; `only_results`, `only_reference` nuclei where just one
+        side has a value;
         `median_rel`, `p95_rel`, `max_rel` deviation relative to the reference, `median_abs`, `p95_abs`, `max_abs` in
         the unit of the feature; `worst`, up to three nucleus ids that deviate most, as a tuple.
         A deviation is NaN when nothing was compared, and infinite relative to a reference of 0. For a flag 0 means
@@ -67,7 +68,7 @@ def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Compa
     left, right = ours.loc[both], theirs.loc[both]
     shared = [name for name in MEASURED if name in ours.columns and name in theirs.columns]
     rows = [_deviation(name, left[name], right[name], both.to_numpy()) for name in shared]
-    columns = ["feature", "n", "only_results", "only_reference", *_STATISTICS, "worst"]
+    columns = ["feature", "n", "n_different", "only_results", "only_reference", *_STATISTICS, "worst"]
     return Comparison(
         features=pd.DataFrame(rows, columns=columns).set_index("feature"),
         n_both=len(both),
@@ -92,6 +93,7 @@ def _deviation(name: str, ours: pd.Series, theirs: pd.Series, ids: npt.NDArray[n
     return {
         "feature": name,
         "n": int(known.sum()),
+        "n_different": int((absolute > 0).sum()),
         "only_results": int((~np.isnan(a) & np.isnan(b)).sum()),
         "only_reference": int((np.isnan(a) & ~np.isnan(b)).sum()),
         **dict(zip(_STATISTICS, (*_summary(relative), *_summary(absolute)), strict=True)),

@@ -23,6 +23,8 @@ def make_manifest(
     files: Mapping[str, bytes],
     started: datetime,
     finished: datetime,
+    cost: Mapping[str, Any],
+    changes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Everything that is needed to know where a table of features comes from.
 
@@ -42,6 +44,10 @@ def make_manifest(
         Name and content of the derived files; their SHA-256 is noted.
     started, finished : datetime
         Of the run, with a time zone.
+    cost : mapping
+        What the run cost (`somatic.results.cost.Cost.as_dict`).
+    changes : mapping of str to int, optional
+        The version that the table was compared with, and nuclei by what is different of them.
     """
     return {
         "dataset": dict(dataset),
@@ -52,6 +58,8 @@ def make_manifest(
         "features_version": FEATURES_VERSION,
         "plan": plan_hash,
         "counts": dict(counts),
+        "cost": dict(cost),
+        "changes": dict(changes) if changes is not None else None,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "code_version": code_version(),
         "libraries": library_versions(),

@@ -60,7 +60,7 @@ def table_of(ran: Ran) -> Path:
 def test_the_whole_line(first: Ran, folder: Path, scene: Scene) -> None:
     """Volume, CAVE server, flow, table: every nucleus has its row, whatever servers and proxies a laptop knows."""
     assert first.status == 0, first.err
-    said = first.out.splitlines()[-2]
+    said = first.out.splitlines()[-3]
     assert re.fullmatch(r"phantom v1: 3 nuclei in \d+ s: 2 ok, 0 failed, 1 skipped", said)
     table = pd.read_parquet(table_of(first))
     assert table["nucleus_id"].tolist() == sorted(scene.truth)

@@ -43,10 +43,16 @@ def chunk_files(table: Path) -> list[str]:
 
 
 def test_the_end_says_how_many_of_what_and_where(extracted: Extracted, scene: Scene) -> None:
-    """On stdout how many nuclei came out how, and on a line of its own the path of a table that pandas opens."""
+    """On stdout how many nuclei came out how, what that cost, and on the last line the path of a table for pandas."""
     assert extracted.ran.status == 0
-    said, path = extracted.ran.out.splitlines()
+    said, cost, path = extracted.ran.out.splitlines()
     assert re.fullmatch(r"phantom v1: 3 nuclei in \d+ s: 2 ok, 0 failed, 1 skipped", said)
+    size = r"[\d.]+ [kM]?B"
+    assert re.fullmatch(
+        rf"cost: at least {extracted.requests} requests to CAVE, ({size}) of segmentation, 2 cells measured; "
+        rf"a full run: about \d+ requests, \1, 2 cells",
+        cost,
+    )
     table = pd.read_parquet(path)
     assert table["nucleus_id"].tolist() == sorted(scene.truth)
     assert table["status"].value_counts().to_dict() == {"ok": 2, "skipped": 1}
@@ -80,10 +86,10 @@ def test_again_does_nothing(run_flow: Run, extracted: Extracted) -> None:
     assert "done already  2 cells" in ran.err
     assert len(ran.err.splitlines()) < 16
     assert "\x1b" not in ran.err + ran.out
-    assert [line.partition(" in ")[0] for line in ran.out.splitlines()] == [
-        "phantom v1: 3 nuclei",
-        str(extracted.table),
-    ]
+    said, cost, path = ran.out.splitlines()
+    assert said.startswith("phantom v1: 3 nuclei in ")
+    assert " requests to CAVE, 0 B of segmentation, 0 cells measured; a full run: about " in cost
+    assert path == str(extracted.table)
     assert chunk_files(extracted.table) == before
 
 
@@ -109,8 +115,9 @@ def test_options_do_what_they_say(run_flow: Run, files_toml: Path) -> None:
     options = [files_toml, "--to", "results", "--chunk", 1, "--limit", 2, "--no-meshes", "--workers", 2]
     ran = run_flow("extract", *options)
     assert ran.status == 0
-    said, path = ran.out.splitlines()
+    said, cost, path = ran.out.splitlines()
     assert re.fullmatch(r"tables v1: 2 nuclei in \d+ s: 1 ok, 0 failed, 1 skipped", said)
+    assert re.fullmatch(r"cost: at least [^,]+ of segmentation, 1 cells? measured; .*", cost)
     assert not (Path(path).parent / "meshes").exists()
     first = chunk_files(Path(path))
     ran = run_flow("extract", *options, "--force")
@@ -123,7 +130,7 @@ def test_cells_that_failed_for_good(run_flow: Run, no_mesh_toml: Path, cell_id: 
     """Cells that fail for good are counted with their reason, and the command has done what it can: status 0."""
     ran = run_flow("extract", no_mesh_toml, "--to", "results", "--no-meshes")
     assert ran.status == 0
-    counts, reason, path = ran.out.splitlines()
+    counts, reason, _cost, path = ran.out.splitlines()
     assert counts.endswith(": 1 ok, 1 failed, 1 skipped")
     assert reason == f"  1 failed: the nucleus segmentation has no mesh of nucleus {cell_id}"
     assert pd.read_parquet(path).set_index("nucleus_id")["status"][cell_id] == "failed"

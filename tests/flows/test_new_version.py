@@ -1,15 +1,21 @@
 """A new version: only what changed is measured, and the table is that of a full extraction."""
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import pytest
 from extracting import TOKEN, Results, run
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from proofreading import Proofread, graph_dataset, proofread
 
 from sandbox.cave.server import CaveServer
 from sandbox.phantom.scene import Scene
+from somatic.features import MEASURED
 
 pytestmark = pytest.mark.usefixtures("_laptop")
 
@@ -18,6 +24,11 @@ pytestmark = pytest.mark.usefixtures("_laptop")
 def edited(scene: Scene) -> Proofread:
     """The phantom with a third version."""
     return proofread(scene)
+
+
+def manifest_of(results: Results) -> dict[str, Any]:
+    """manifest.json."""
+    return json.loads(results.store.get("manifest.json"))
 
 
 @dataclass(frozen=True)
@@ -103,3 +114,65 @@ def test_a_nucleus_is_measured_once(both: Both, edited: Proofread) -> None:
     assert provenance.loc[edited.moved, ["soma_version", "nucleus_version"]].tolist() == [3, 2]
     assert provenance.loc[edited.moved, "seconds_mesh"] > 0
     assert pd.isna(provenance.loc[edited.moved, "seconds_folds"])
+
+
+def test_changes_are_what_the_edits_did(both: Both, edited: Proofread) -> None:
+    """changes.parquet against the edits, and against the two tables side by side; manifest and summary count alike."""
+    store, before, after = both.carried.store, both.before.table, both.carried.table
+    changes = pd.read_parquet(store.url_of("changes.parquet")).set_index("nucleus_id")
+    shared = before.index.intersection(after.index)
+    left, right = (table.loc[shared, list(MEASURED)] for table in (before, after))
+    differ = ((left != right) & ~(left.isna() & right.isna())).any(axis=1)
+    expected = {
+        "added": {edited.new},
+        "gone": set(before.index) - set(after.index),
+        "re_rooted": {edited.trimmed, edited.far, *edited.merged},
+        "moved": {edited.moved},
+        "recomputed": {edited.trimmed, edited.moved, *edited.merged},
+        "changed": set(shared[differ]),
+    }
+    assert {name: set(changes.index[changes[name]]) for name in expected} == expected
+    assert expected["changed"] >= {edited.trimmed, edited.emptied}
+    assert set(edited.untouched).isdisjoint(changes.index)
+    counts = {name: len(ids) for name, ids in expected.items()} | {"nuclei": len(changes)}
+    assert manifest_of(both.carried)["changes"] == counts
+    assert manifest_of(both.whole)["changes"] is manifest_of(both.before)["changes"] is None
+    assert not both.whole.store.exists("changes.parquet")
+    trimmed = changes.loc[edited.trimmed]
+    assert trimmed["soma_volume_um_after"] == after.loc[edited.trimmed, "soma_volume_um"]
+    assert trimmed["soma_volume_um_before"] == before.loc[edited.trimmed, "soma_volume_um"]
+
+
+def test_the_cost_of_a_new_version(both: Both, edited: Proofread) -> None:
+    """Requests are those that the server had; cells and bytes those that were measured, less than of a full run."""
+    cost, provenance = manifest_of(both.carried)["cost"], both.carried.provenance
+    assert sum(cost["requests"].values()) == len(both.asked)
+    assert cost["requests"]["leaves"] == len([path for path in both.asked if path.endswith("/leaves")])
+    assert cost["cells_computed"] == (provenance["source"] == "computed").sum()
+    assert cost["cells_carried"] == len({edited.far, edited.emptied, *edited.untouched})
+    measured = provenance[provenance["source"] == "computed"]
+    assert cost["segmentation_bytes"] == measured["segmentation_bytes"].sum() > 0
+    assert cost["segmentation_files"] == measured["segmentation_files"].sum() > 0
+    assert provenance.loc[provenance["source"] == "carried", "segmentation_bytes"].isna().all()
+    whole = manifest_of(both.whole)["cost"]
+    assert cost["full_run"]["cells"] == whole["full_run"]["cells"] == whole["cells_computed"]
+    assert whole["full_run"]["segmentation_bytes"] == whole["segmentation_bytes"] > cost["segmentation_bytes"]
+    assert cost["full_run"]["bytes_from"] == whole["full_run"]["bytes_from"] == "computed cells"
+
+
+def test_the_summary_tells_cost_and_changes(both: Both, edited: Proofread) -> None:
+    """In Prefect's UI: the numbers of the manifest, and of a feature first the cell that moved most."""
+    cost = manifest_of(both.carried)["cost"]
+    with get_client(sync_client=True) as client:
+        keyed = ArtifactFilter(key=ArtifactFilterKey(any_=["phantom-v3-summary"]))
+        texts = [str(artifact.data) for artifact in client.read_artifacts(artifact_filter=keyed)]
+    [summary] = [text for text in texts if both.carried.store.url in text]
+    assert f"\n| cells taken over | {cost['cells_carried']} | 0 |\n" in summary
+    assert "\n## Changes since version 2\n" in summary
+    assert "\n| 1 | added |\n" in summary
+    before, after = (results.table["soma_volume_um"] for results in (both.before, both.carried))
+    most = ((after - before).abs() / before).idxmax()
+    assert most in edited.merged
+    # A layer in a folder of this machine has no link.
+    said = rf"\| soma_volume_um \| \d+ \| 0 \| {most} {before[most]:,.6g} to {after[most]:,.6g} \("
+    assert re.search(said, summary)

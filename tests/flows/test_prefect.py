@@ -152,6 +152,8 @@ def test_progress_and_summary_are_words(seen: Seen) -> None:
     for line in ("| ok | 11 |", "| failed for good | 1 |", "| failed for now (run again) | 0 |", "| skipped | 3 |"):
         assert f"\n{line}\n" in summary
     assert "features.parquet` (15 rows)" in summary
+    assert "\n| cells measured | 12 | 12 |\n| cells taken over | 0 | 0 |\n| requests to CAVE | 0 | 0 |\n" in summary
+    assert "## Changes" not in summary
 
 
 def test_failures_show_ids_to_the_last_digit(seen: Seen, scene: Scene) -> None:

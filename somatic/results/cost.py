@@ -1,0 +1,148 @@
+"""What a run cost: requests to CAVE, segmentation read, cells computed; and what all of it at once would have."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+
+from somatic.planning.estimate import Estimate
+from somatic.progress import size_in_words
+from somatic.results.parquet import table_from_parquet
+from somatic.results.store import ResultStore
+
+_PUT_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """What computing every cell of a plan would have taken.
+
+    Attributes
+    ----------
+    cells, requests, segmentation_bytes : int
+        Requests as planned for all cells.
+    bytes_from : {"computed cells", "estimate"}
+        Whether `segmentation_bytes` is the mean of the cells that the run computed times all cells, or, where it
+        computed none, what the estimate before a run says, which is an upper bound and counts files as they travel.
+    """
+
+    cells: int
+    requests: int
+    segmentation_bytes: int
+    bytes_from: Literal["computed cells", "estimate"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost, at least: what processes that were killed had asked and read is not known.
+
+    Attributes
+    ----------
+    requests : dict of str to int
+        Requests to CAVE of all attempts of the run and of its shards, by kind (`somatic.cave.counting.request_kind`).
+    cells_computed, cells_carried : int
+        Cells that it measured, failed ones among them, and cells whose numbers it took from an earlier version.
+    segmentation_files, segmentation_bytes : int
+        Files that its cells read, a file once for each cell that needs it, and their bytes after gzip or brotli was
+        undone. What was read for cells that then failed for now is not among them.
+    full_run : FullRun
+    """
+
+    requests: dict[str, int]
+    cells_computed: int
+    cells_carried: int
+    segmentation_files: int
+    segmentation_bytes: int
+    full_run: FullRun
+
+    @property
+    def words(self) -> str:
+        """The same in one line for a person; requests are left out where CAVE is not used."""
+        full, asked = self.full_run, sum(self.requests.values())
+        uses_cave = asked or full.requests
+        spent = f"{asked:,} requests to CAVE, " if uses_cave else ""
+        spent += f"{size_in_words(self.segmentation_bytes)} of segmentation, {self.cells_computed:,} cells measured"
+        at_once = f"{full.requests:,} requests, " if uses_cave else ""
+        at_once += f"{size_in_words(full.segmentation_bytes)}, {full.cells:,} cells"
+        return f"at least {spent}; a full run: about {at_once}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
+
+
+def put_requests(store: ResultStore, run_id: str, name: str, requests: Mapping[str, int]) -> None:
+    """Note the requests of one process of a run beside the results.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        They could not be noted, for good or for now.
+    """
+    text = json.dumps({"requests": dict(requests)}, indent=2, sort_keys=True)
+    # It is the last that a process does that was asked to end.
+    store.put(f"{_folder(run_id)}/{name}.json", f"{text}\n".encode(), timeout_s=_PUT_TIMEOUT_S)
+
+
+def load_requests(store: ResultStore, run_id: str) -> Counter[str]:
+    """Sum of the requests that the processes of a run have noted.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        A note could not be read, for good or for now.
+    """
+    folder = _folder(run_id)
+    total: Counter[str] = Counter()
+    for name in store.names(folder):
+        total.update(json.loads(store.get(f"{folder}/{name}"))["requests"])
+    return total
+
+
+def load_cost(store: ResultStore, run_id: str, everything: Estimate) -> Cost:
+    """What a run cost, by what its processes have noted and by provenance.parquet.
+
+    Parameters
+    ----------
+    store : ResultStore
+        Where a table was collected after the run.
+    run_id : str
+        The run.
+    everything : Estimate
+        Of its plan, with every cell missing.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        A file could not be read, for good or for now.
+    """
+    name = "provenance.parquet"
+    columns = ("run", "source", "seconds", "segmentation_files", "segmentation_bytes")
+    rows = table_from_parquet(store.get(name), store.url_of(name), columns)
+    rows = rows.filter(pc.equal(rows["run"], run_id))
+    carried = pc.fill_null(pc.equal(rows["source"], "carried"), False)
+    # A cell that was skipped took no time.
+    computed = rows.filter(pc.and_(pc.invert(carried), pc.is_valid(rows["seconds"])))
+    n_bytes = pc.sum(computed["segmentation_bytes"]).as_py() or 0
+    return Cost(
+        requests=dict(sorted(load_requests(store, run_id).items())),
+        cells_computed=computed.num_rows,
+        cells_carried=pc.sum(carried).as_py() or 0,
+        segmentation_files=pc.sum(computed["segmentation_files"]).as_py() or 0,
+        segmentation_bytes=n_bytes,
+        full_run=FullRun(
+            cells=everything.cells,
+            requests=everything.cave_requests,
+            segmentation_bytes=round(n_bytes / computed.num_rows * everything.cells)
+            if n_bytes
+            else everything.segmentation_bytes,
+            bytes_from="computed cells" if n_bytes else "estimate",
+        ),
+    )
+
+
+def _folder(run_id: str) -> str:
+    return f"costs/{run_id}"

@@ -1,0 +1,86 @@
+"""Links that open a cell in Neuroglancer."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from somatic.dataset import segmentation_kind
+
+_FLAT_VIEWER = "https://neuroglancer-demo.appspot.com"
+# Of the same code, by the makers of CAVE.
+_GRAPH_VIEWER = "https://spelunker.cave-explorer.org"
+_REACHABLE = ("https", "gs", "s3")
+# What neuroglancer.to_url of Neuroglancer's own package leaves as it is.
+_SAFE = "~@#$&()*!+=:;,.?/'"
+_SLICE_NM_PER_PIXEL = 50.0
+_VIEW_HEIGHT_NM = 40_000.0
+
+
+def cell_url(
+    nucleus_id: int,
+    root_id: int,
+    centre_nm: Sequence[float],
+    *,
+    resolution_nm: Sequence[float],
+    segmentation: str,
+    nuclei: str | None = None,
+    meshes: str | None = None,
+) -> str | None:
+    """Link to a cell, its nucleus and its soma mesh, with the centre of its cutout in the middle.
+
+    Parameters
+    ----------
+    nucleus_id, root_id : int
+        Which segments are shown.
+    centre_nm : (3,) float
+        Where to look.
+    resolution_nm : (3,) float
+        Size of the voxels in which Neuroglancer shows positions.
+    segmentation : str
+        Layer that has the root id, as cloud-volume takes it.
+    nuclei, meshes : str, optional
+        Layers whose segment ids are nucleus ids: the nuclei as cloud-volume takes them, and the URL of our soma meshes.
+
+    Returns
+    -------
+    str or None
+        None when no layer lies where a browser can read it: https, gs or s3.
+
+    Notes
+    -----
+    The state is that of Neuroglancer's own Python package, which is not used: it brings the whole viewer, a web server
+    and eight packages more, and has no wheel for Linux on ARM.
+    """
+    layers = [
+        _layer("segmentation", segmentation, root_id),
+        _layer("nuclei", nuclei, nucleus_id),
+        _layer("soma meshes", f"precomputed://{meshes}" if meshes else None, nucleus_id),
+    ]
+    shown = [layer for layer in layers if layer]
+    if not shown:
+        return None
+    voxel_nm = min(resolution_nm)
+    state = {
+        "dimensions": {axis: [size / 1e9, "m"] for axis, size in zip("xyz", resolution_nm, strict=True)},
+        "position": [centre / size for centre, size in zip(centre_nm, resolution_nm, strict=True)],
+        "crossSectionScale": _SLICE_NM_PER_PIXEL / voxel_nm,
+        "projectionScale": _VIEW_HEIGHT_NM / voxel_nm,
+        "layers": shown,
+        "layout": "xy-3d",
+    }
+    viewer = _GRAPH_VIEWER if segmentation_kind(segmentation) == "graph" else _FLAT_VIEWER
+    return f"{viewer}#!{quote(json.dumps(state, separators=(',', ':')), safe=_SAFE)}"
+
+
+def _layer(name: str, url: str | None, segment: int) -> dict[str, Any] | None:
+    if url is None:
+        return None
+    kind, _, place = url.partition("://")
+    address = urlsplit(place.removeprefix("middleauth+"))
+    if address.scheme not in _REACHABLE or "@" in address.netloc:
+        return None
+    # Neuroglancer asks people for a token only where it is told to.
+    source = f"graphene://middleauth+{address.geturl()}" if kind == "graphene" else url
+    # JavaScript has no integers of 64 bits, so ids are strings.
+    return {"type": "segmentation", "source": [{"url": source}], "segments": [str(segment)], "name": name}
