@@ -1,6 +1,7 @@
 """Soma meshes as a layer that cloud-volume, and with it Neuroglancer, reads back."""
 
 import json
+import os
 from pathlib import Path
 
 import boto3
@@ -26,8 +27,10 @@ def segmentation(tmp_path: Path) -> Segmentation:
 
 def readable(store_url: str, s3_endpoint: str) -> str:
     """cloud-volume's path of what was put into a folder, or into a bucket, where everybody may read it then."""
-    if not store_url.startswith("s3://"):
+    if "://" not in store_url:
         return f"precomputed://file://{store_url}"
+    if store_url.startswith("gs://"):
+        return f"precomputed://{os.environ['STORAGE_EMULATOR_HOST']}/{store_url.removeprefix('gs://')}"
     bucket, prefix = store_url.removeprefix("s3://").split("/", 1)
     client = boto3.client("s3", endpoint_url=s3_endpoint)
     for item in client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
