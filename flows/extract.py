@@ -16,7 +16,7 @@ from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
-from somatic.extraction import DEFAULT_RESULTS, Extraction
+from somatic.extraction import Extraction, open_results
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
@@ -100,7 +100,7 @@ def extract(
     described = load_dataset(dataset)
     for note in described.notes:
         log.warning(note)
-    results = ResultStore(f"{(to or described.results or DEFAULT_RESULTS).rstrip('/')}/{described.name}")
+    results = open_results(described, to)
     results.check_writable()
     before = _first_attempt(results, run_id)
     extraction = Extraction.open(described, before.version if before else version, to, with_meshes=meshes)
@@ -127,7 +127,8 @@ def extract(
     )
     plan, estimate = planned.plan, planned.estimate
     if not before:
-        Run(run_id, extraction.version, extraction.config_hash, plan.hash, size, started).put(results)
+        whole = len(plan.rows) == len(found.frame)
+        Run(run_id, extraction.version, extraction.config_hash, plan.hash, size, started, whole).put(results)
     log.info(
         "%s: %d cells to measure in %d chunks, %d done already", title, estimate.missing, estimate.chunks, estimate.done
     )

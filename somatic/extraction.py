@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from somatic.cell import Cell, cell_box
 from somatic.cutout import Segmentation
-from somatic.dataset import Dataset, segmentation_kind
+from somatic.dataset import Dataset, SegmentationKind, segmentation_kind
 from somatic.errors import CaveTokenError, CellKilled, SomaticError, Stopped, TransientError, UnknownRoot
 from somatic.features import FEATURES_VERSION, Row
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
@@ -117,13 +117,7 @@ class Extraction:
     @property
     def config(self) -> dict[str, str | int | float]:
         """What changes numbers on purpose."""
-        return {
-            "definitions": self.dataset.definitions,
-            "mip": self.dataset.mip,
-            "cutout_radius_um": self.dataset.cutout_radius_um,
-            "features_version": FEATURES_VERSION,
-            "segmentation_kind": segmentation_kind(self.segmentation_url),
-        }
+        return configuration(self.dataset, segmentation_kind(self.segmentation_url))
 
     @property
     def config_hash(self) -> str:
@@ -321,6 +315,27 @@ class Extraction:
         """Rows of cells that could not be measured for a fault that is not theirs; they count as failed for now."""
         for cell, attempt in zip(self.cells(rows, resolution_nm), rows["attempt"].tolist(), strict=True):
             yield _noted(failed(cell, self.inputs(None), error), cell, attempt) | {"transient": True}
+
+
+def configuration(dataset: Dataset, kind: SegmentationKind) -> dict[str, str | int | float]:
+    """What changes numbers on purpose, for a dataset that is read from a segmentation of this kind."""
+    return {
+        "definitions": dataset.definitions,
+        "mip": dataset.mip,
+        "cutout_radius_um": dataset.cutout_radius_um,
+        "features_version": FEATURES_VERSION,
+        "segmentation_kind": kind,
+    }
+
+
+def config_hashes(dataset: Dataset) -> set[str]:
+    """`Extraction.config_hash` of a dataset for whatever kind of segmentation one of its versions may have."""
+    return {config_hash(**configuration(dataset, kind)) for kind in get_args(SegmentationKind)}  # type: ignore[arg-type]
+
+
+def open_results(dataset: Dataset, results: str | None = None) -> ResultStore:
+    """Results of a dataset, of all versions and configurations, below a place as `Extraction.open` takes it."""
+    return ResultStore(f"{(results or dataset.results or DEFAULT_RESULTS).rstrip('/')}/{dataset.name}")
 
 
 def _noted(result: CellResult, cell: Cell, attempt: int, memory_bytes: int | None = None) -> Row:

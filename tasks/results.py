@@ -86,7 +86,7 @@ class ProgressArtifact:
         self._updated = time.monotonic()
         self._server_answers = True
         self._id: Any = create_progress_artifact(
-            100 * progress.fraction, key=_key(title, "progress"), description=self._words()
+            100 * progress.fraction, key=artifact_key(title, "progress"), description=self._words()
         )
 
     def update(self, *, at_end: bool = False) -> None:
@@ -133,7 +133,7 @@ def _tell(title: str, extraction: Extraction, collected: Collected, seconds: flo
         shown = failures.head(_FAILURES_SHOWN).astype({"nucleus_id": str, "soma_id": str})
         create_table_artifact(
             table={name: shown[name].tolist() for name in shown.columns},
-            key=_key(title, "failures"),
+            key=artifact_key(title, "failures"),
             description=f"{len(failures):,} failed cells of {title}"
             + (" (the first)" if len(failures) > len(shown) else ""),
         )
@@ -155,8 +155,9 @@ def _tell(title: str, extraction: Extraction, collected: Collected, seconds: flo
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]
         lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
-    create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
+    create_markdown_artifact("\n".join(lines), key=artifact_key(title, "summary"), description=f"How {title} came out")
 
 
-def _key(title: str, what: str) -> str:
+def artifact_key(title: str, what: str) -> str:
+    """Name of an artifact, of the characters that Prefect takes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{title} {what}".lower()).strip("-")

@@ -26,6 +26,8 @@ class Run:
         Into what ranges the plan was cut.
     started : datetime
         When its first attempt began, with a time zone.
+    whole : bool
+        Whether it planned every nucleus, and not a selection of them.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Run:
     plan: str
     chunks_per_shard: int
     started: datetime
+    whole: bool = False
 
     def put(self, results: ResultStore) -> None:
         """Write it beside the results of its dataset."""
