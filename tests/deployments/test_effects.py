@@ -57,7 +57,7 @@ def channel() -> Iterator[Channel]:
     thread.join()
 
 
-EXTRACTION, SHARD = "extract/minnie65", "extract-shard/minnie65"
+EXTRACTION, SHARD, WATCH = "extract/minnie65", "extract-shard/minnie65", "watch/minnie65"
 
 
 def start(client: SyncPrefectClient, name: str, times: int = 1) -> FlowRun:
@@ -94,12 +94,13 @@ def test_failed_extractions_are_told(deployed: Deploy, client: SyncPrefectClient
     assert str(parent.id) in text
 
     assert "a-secret-path" not in str(client.read_block_documents(include_secrets=False))
-    # Said once, it is kept; another run tells the same channel.
+    # Said once, it is kept; another run tells the same channel, and so does a look for versions.
     deployed()
-    another = start(client, EXTRACTION)
-    client.set_flow_run_state(another.id, Crashed(message="killed"), force=True)
-    wait_until(lambda: len(channel.texts) == 2)
-    assert another.name in channel.texts[1]
+    for number, name in enumerate((EXTRACTION, WATCH), start=1):
+        another = start(client, name)
+        client.set_flow_run_state(another.id, Crashed(message="killed"), force=True)
+        wait_until(lambda: len(channel.texts) == number + 1)  # noqa: B023
+        assert another.name in channel.texts[number]
 
 
 def test_silent_runs_have_crashed(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
