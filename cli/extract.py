@@ -11,10 +11,12 @@ from cli.options import (
     Limit,
     NucleiFile,
     Sample,
+    SinceVersion,
     To,
     Version,
     Workers,
     check_selection,
+    parse_since,
     parse_version,
 )
 
@@ -53,13 +55,7 @@ def extract(
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Measure everything again; the new rows win.")
     ] = False,
-    since: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|V|none",
-            help="Take over what is the same from the results of an earlier version: the newest complete one, or V.",
-        ),
-    ] = "auto",
+    since: SinceVersion = "auto",
     no_meshes: Annotated[
         bool, typer.Option("--no-meshes", metavar="", help="Do not store the soma meshes for Neuroglancer.")
     ] = False,
@@ -82,7 +78,7 @@ def extract(
         "chunk": chunk,
         "retry": _parse_retry(retry) if retry is not None else None,
         "force": force,
-        "since": _parse_since(since),
+        "since": parse_since(since),
         "meshes": not no_meshes,
         "cell_timeout_s": cell_timeout,
     }
@@ -120,14 +116,6 @@ def _load_flow() -> "Flow[..., Summary]":
     from flows.extract import extract
 
     return extract
-
-
-def _parse_since(text: str) -> "int | str | None":
-    if text in ("auto", "none"):
-        return text if text == "auto" else None
-    if text.isdecimal():
-        return int(text)
-    raise typer.BadParameter(f"{text!r} is neither a version nor auto nor none", param_hint="--since")
 
 
 def _parse_retry(text: str) -> "str | list[int]":

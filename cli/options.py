@@ -41,6 +41,14 @@ NucleiFile = Annotated[
     typer.Option("--nuclei", metavar="FILE", help="Only the nuclei whose ids this file lists (text, CSV, Parquet)."),
 ]
 Chunk = Annotated[int, typer.Option(metavar="N", min=1, help="Cells in a chunk, which is stored as one file.")]
+SinceVersion = Annotated[
+    str,
+    typer.Option(
+        "--since",
+        metavar="auto|V|none",
+        help="Take over what is the same from the results of an earlier version: the newest complete one, or V.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -59,6 +67,15 @@ def parse_version(text: str | None) -> "int | Literal['latest'] | None":
     if text.isdecimal():
         return int(text)
     raise typer.BadParameter(f"{text!r} is neither a number nor latest", param_hint="--version")
+
+
+def parse_since(text: str) -> "int | Literal['auto'] | None":
+    """The version to take cells over from: a number, auto, or None for none."""
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    if text.isdecimal():
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a number nor auto nor none", param_hint="--since")
 
 
 def check_selection(limit: int | None, sample: int | None) -> None:

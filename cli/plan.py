@@ -1,6 +1,18 @@
 """`somatic plan`."""
 
-from cli.options import Chunk, DatasetName, Limit, NucleiFile, Sample, To, Version, check_selection, parse_version
+from cli.options import (
+    Chunk,
+    DatasetName,
+    Limit,
+    NucleiFile,
+    Sample,
+    SinceVersion,
+    To,
+    Version,
+    check_selection,
+    parse_since,
+    parse_version,
+)
 
 EXAMPLES = (
     "somatic plan minnie65 --version 1300",
@@ -16,13 +28,14 @@ def plan(
     nuclei: NucleiFile = None,
     to: To = None,
     chunk: Chunk = 10,
+    since: SinceVersion = "auto",
 ) -> None:
     """Say what an extraction would take: cells, chunks, requests, bytes, memory.
 
     Nothing is measured and nothing is written.
     """
     check_selection(limit, sample)
-    number = parse_version(version)
+    number, since_version = parse_version(version), parse_since(since)
 
     from rich.console import Console
 
@@ -35,11 +48,15 @@ def plan(
     ids = read_nucleus_ids(nuclei) if nuclei else None
     with shown_steps() as step:
         step("connecting")
+        from somatic.carrying import count_candidates
         from somatic.check import check_segmentation
         from somatic.extraction import Extraction
         from somatic.memory import machine_memory_bytes, usable_cores
         from somatic.planning.shards import Selection, plan_extraction
+        from somatic.results.base import choose_base
         from somatic.results.ledger import Ledger
+        from somatic.results.places import open_results
+        from somatic.results.sets import result_sets
 
         extraction = Extraction.open(described, number, to)
         step("asking for the nuclei")
@@ -50,4 +67,11 @@ def plan(
         step("planning")
         ledger = Ledger.load(extraction.store, machine_memory_bytes() // usable_cores())
         planned = plan_extraction(extraction, found, Selection(limit, sample, ids, chunk), ledger)
-    show_estimate(Console(), extraction, planned.estimate)
+        base = choose_base(
+            result_sets(open_results(described, to)), extraction.version, extraction.config_hash, since_version
+        )
+        candidates = None
+        if base:
+            extraction = extraction.on(base)
+            candidates = count_candidates(extraction, planned.missing, found.resolution_nm)
+    show_estimate(Console(), extraction, planned.estimate, candidates)

@@ -24,8 +24,10 @@ _LINE_EVERY_S = 30.0
 _REASONS_SHOWN = 5
 
 
-def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimate") -> None:
-    """What an extraction will take."""
+def show_estimate(
+    console: Console, extraction: "Extraction", estimate: "Estimate", candidates: tuple[int, int] | None = None
+) -> None:
+    """What an extraction will take, and of it what its base may save: cells with the root id of then, and others."""
     to_measure = (
         f"{_counted(estimate.missing, 'cell')} in {_counted(estimate.chunks, 'chunk')} "
         f"({_counted(estimate.shards, 'shard')})"
@@ -35,6 +37,7 @@ def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimat
         ("results", extraction.store.url),
         ("done already", _counted(estimate.done, "cell")),
         ("to measure", to_measure if estimate.missing else "nothing"),
+        *_saved(extraction, candidates),
         ("to skip", f"{_counted(estimate.skipped, 'nucleus', 'nuclei')} without a root id or position"),
         ("CAVE", f"about {_counted(estimate.cave_requests, 'request')}" if extraction.dataset.cave else "not used"),
         ("reading", f"at most about {size_in_words(estimate.segmentation_bytes)} of segmentation"),
@@ -44,6 +47,16 @@ def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimat
     for name, value in lines:
         # Not wrapped, so that a long URL can be copied.
         console.print(f"  [dim]{name:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
+
+
+def _saved(extraction: "Extraction", candidates: tuple[int, int] | None) -> list[tuple[str, str]]:
+    if not candidates or not extraction.base:
+        return []
+    unchanged, changed = candidates
+    said = f"of these {_counted(unchanged, 'cell')} with the root id that v{extraction.base.version} had"
+    if changed:
+        said += f", and those of {changed:,} with another one whose soma is the same"
+    return [("taken over", said)]
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class _Same:
     row: Row
 
 
-def carry(extraction: Extraction, base: Base, rows: pd.DataFrame, resolution_nm: Resolution) -> list[Row]:
+def carry(extraction: Extraction, rows: pd.DataFrame, resolution_nm: Resolution) -> list[Row]:
     """Take over the rows of those cells whose numbers are provably the same as in the base.
 
     The soma is the same where the root id is, or where its leaves in the cutout are, and all else in its fingerprint;
@@ -47,9 +47,7 @@ def carry(extraction: Extraction, base: Base, rows: pd.DataFrame, resolution_nm:
     Parameters
     ----------
     extraction : Extraction
-        The present version.
-    base : Base
-        The earlier one.
+        With its base.
     rows : pandas.DataFrame
         Columns of `Plan.rows`, those to be skipped left out; neighbours should follow each other.
     resolution_nm : (3,) float
@@ -65,7 +63,8 @@ def carry(extraction: Extraction, base: Base, rows: pd.DataFrame, resolution_nm:
     SomaticError
         CAVE or the store could not be asked, for good or for now.
     """
-    cells = cells_of(rows, resolution_nm)
+    cells, base = cells_of(rows, resolution_nm), extraction.base
+    assert base is not None
     before = base.rows([cell.nucleus_id for cell in cells])
     candidates = [
         _Same(cell, before[cell.nucleus_id])
@@ -78,6 +77,17 @@ def carry(extraction: Extraction, base: Base, rows: pd.DataFrame, resolution_nm:
         for row in _with_their_synapses(same[start : start + _CELLS_PER_QUERY], extraction, base):
             carried[row["nucleus_id"]] = row
     return [carried[cell.nucleus_id] for cell in cells if cell.nucleus_id in carried]
+
+
+def count_candidates(extraction: Extraction, rows: pd.DataFrame, resolution_nm: Resolution) -> tuple[int, int]:
+    """How many of some rows of a plan `carry` may take over: with the root id of then, and with another one."""
+    assert extraction.base is not None
+    cells = cells_of(rows, resolution_nm)
+    before = extraction.base.rows([cell.nucleus_id for cell in cells])
+    known = [(cell, before[cell.nucleus_id]) for cell in cells if cell.nucleus_id in before]
+    candidates = [(cell, row) for cell, row in known if _may_be_carried(cell, row, extraction)]
+    unchanged = sum(cell.root_id == row["soma_id"] for cell, row in candidates)
+    return unchanged, len(candidates) - unchanged if extraction.on_graph else 0
 
 
 def _may_be_carried(cell: Cell, row: Row, extraction: Extraction) -> bool:

@@ -30,5 +30,4 @@ def carry_cells(
     run_id: str,
 ) -> int:
     """Take over the rows of those cells that are as they were, into one file; give how many."""
-    assert extraction.base is not None
-    return put_rows(extraction.store, carry(extraction, extraction.base, rows, resolution_nm), run_id).num_rows
+    return put_rows(extraction.store, carry(extraction, rows, resolution_nm), run_id).num_rows

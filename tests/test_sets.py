@@ -28,6 +28,7 @@ def collected(results: ResultStore, version: int, config: str, counts: dict[str,
         files={},
         started=moment,
         finished=moment,
+        cost={},
     )
     put_manifest(ResultStore(url), manifest)
     return url
