@@ -53,7 +53,7 @@ lock: $(VENV)/.dev ## choose new versions of everything
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --quiet --upgrade --extra worker pyproject.toml -c requirements.lock -o requirements-worker.lock
+	  --no-annotate --quiet --upgrade --extra worker --extra gcs pyproject.toml -c requirements.lock -o requirements-worker.lock
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade --group build -c requirements-dev.lock -o requirements-build.lock
 

@@ -138,8 +138,9 @@ class Volume:
 
     def put_results_of_version_1(self, dataset: Path, to: str) -> None:
         """Write a table and its provenance as measuring every cell would leave them."""
+        from somatic.chunk import cells_of
         from somatic.dataset import load_dataset
-        from somatic.extraction import Extraction, cells_of
+        from somatic.extraction import Extraction
         from somatic.fingerprints import synapse_hash
         from somatic.planning.plan import make_plan
         from somatic.results.chunks import chunk_row

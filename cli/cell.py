@@ -52,7 +52,8 @@ def cell(
         step("connecting")
         from somatic.cell import extract_cell
         from somatic.check import check_segmentation
-        from somatic.extraction import Extraction, cells_of
+        from somatic.chunk import cells_of
+        from somatic.extraction import Extraction
         from somatic.measuring import check_finite
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan

@@ -65,8 +65,6 @@ def demo(
             },
             prefect_home=folder.resolve() / "prefect",
         )
-    if summary is None:
-        return
     # The server ends with this command; a dataset of files needs none.
     files = write_file_dataset(scene, version, folder / "phantom-files.toml")
     nucleus_id = min(truth.nucleus_id for truth in scene.with_role("ordinary"))

@@ -1,6 +1,5 @@
 """`somatic extract`."""
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +17,10 @@ from cli.options import (
     check_selection,
     parse_version,
 )
-from cli.prefect_settings import check_server, prepare_prefect
 
 if TYPE_CHECKING:
+    from prefect.flows import Flow
+
     from flows.watching import Summary
 
 EXAMPLES = (
@@ -89,8 +89,8 @@ def extract(
     run_extract(parameters)
 
 
-def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) -> "Summary | None":
-    """Run the flow in this process and show how it goes; at the end how many of what, and where the table is.
+def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) -> "Summary":
+    """Run the flow in this process, as `cli.running.run_shown` does.
 
     Parameters
     ----------
@@ -99,63 +99,27 @@ def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) ->
     prefect_home : Path, optional
         As for `prepare_prefect`.
 
-    Returns
-    -------
-    Summary or None
-        None when the run ended before there was a table.
-
     Raises
     ------
     SomaticError
         What is wrong with the input, or that cells failed for now; the summary has been shown then.
     """
-    import httpx
-    from rich.console import Console
-
     from cli.reading import read_dataset
-    from cli.showing import show_summary, shown_progress
-    from flows.own_server import own_server
-    from somatic.errors import TransientError
+    from cli.running import run_shown, stoppable
     from somatic.nucleus_ids import read_nucleus_ids
 
     # What takes no server is said before one is started for it.
     read_dataset(parameters["dataset"])
     if parameters.get("nuclei"):
         read_nucleus_ids(parameters["nuclei"])
-    prepare_prefect(prefect_home)
+    with stoppable():
+        return run_shown(_load_flow, parameters, prefect_home)
 
-    summaries: list[Summary] = []
-    exit_status = 128 + signal.SIGINT
 
-    def terminate(*_: object) -> None:
-        nonlocal exit_status
-        exit_status = 128 + signal.SIGTERM
-        raise KeyboardInterrupt
+def _load_flow() -> "Flow[..., Summary]":
+    from flows.extract import extract
 
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        with shown_progress(Console(stderr=True)) as callbacks:
-            check_server()
-            with own_server() as wait:
-                # These imports take as long as the server's start, beside which they run.
-                from flows.extract import extract
-                from flows.watching import Watcher, watched_by
-
-                wait()
-                with watched_by(Watcher(**callbacks, on_summary=summaries.append)):
-                    extract(**parameters)
-    except KeyboardInterrupt:
-        typer.echo("somatic: stopped; what was measured is kept, and the same command goes on from there", err=True)
-        raise typer.Exit(exit_status) from None
-    except httpx.HTTPError as error:
-        raise TransientError(
-            f"Prefect's server stopped answering ({error}); what was measured is kept, "
-            "and the same command goes on from there"
-        ) from error
-    finally:
-        for summary in summaries:
-            show_summary(Console(), summary)
-    return summaries[0] if summaries else None
+    return extract
 
 
 def _parse_since(text: str) -> "int | str | None":

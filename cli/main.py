@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cell, compare, datasets, demo, deploy, extract, plan, status
+from cli import cell, compare, datasets, demo, deploy, extract, plan, status, watch
 
 app = typer.Typer(
     name="somatic",
@@ -35,6 +35,7 @@ _add(demo.demo, demo.EXAMPLES)
 _add(cell.cell, cell.EXAMPLES, no_args_is_help=True)
 _add(plan.plan, plan.EXAMPLES, no_args_is_help=True)
 _add(extract.extract, extract.EXAMPLES, extract.NOTE, no_args_is_help=True)
+_add(watch.watch, watch.EXAMPLES, watch.NOTE, no_args_is_help=True)
 _add(status.status, status.EXAMPLES, status.NOTE, no_args_is_help=True)
 _add(compare.compare, compare.EXAMPLES, no_args_is_help=True)
 _add(datasets.datasets)

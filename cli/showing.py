@@ -51,6 +51,8 @@ def show_estimate(console: Console, extraction: "Extraction", estimate: "Estimat
 def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]:
     """Show steps, the estimate and a progress bar; a few plain lines where the output is no terminal.
 
+    Notes are results, and go to standard output.
+
     Yields
     ------
     dict of str to callable
@@ -61,6 +63,10 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("starting Prefect", total=None)
         said_at = 0.0
+        out = Console()
+
+        def on_note(note: str) -> None:
+            out.print(note, highlight=False, soft_wrap=True, markup=False)
 
         def on_step(step: str) -> None:
             bar.update(shown, description=step, total=None)
@@ -81,7 +87,7 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
                 said_at = now
                 console.print(words, highlight=False, soft_wrap=True)
 
-        yield {"on_step": on_step, "on_estimate": on_estimate, "on_progress": on_progress}
+        yield {"on_note": on_note, "on_step": on_step, "on_estimate": on_estimate, "on_progress": on_progress}
 
 
 def show_summary(console: Console, summary: "Summary") -> None:

@@ -34,15 +34,13 @@ def status(dataset: DatasetName, version: Version = None, to: To = None) -> None
     from cli.reading import read_dataset
     from cli.showing import show_status
     from cli.steps import shown_steps
-    from somatic.extraction import DEFAULT_RESULTS
+    from somatic.results.places import open_results
     from somatic.results.status import read_status
-    from somatic.results.store import ResultStore
 
     described = read_dataset(dataset)
     with shown_steps() as step:
         step("reading what is stored")
-        results = ResultStore(f"{(to or described.results or DEFAULT_RESULTS).rstrip('/')}/{described.name}")
-        found = read_status(results, number)
+        found = read_status(open_results(described, to), number)
         step("asking Prefect")
         states = _states(found.run.id)
     show_status(Console(), described.name, found, states)

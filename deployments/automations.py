@@ -24,6 +24,10 @@ _EXTRACTIONS: list[ResourceSpecification | Labels] = [
     _OURS,
     {"prefect.resource.role": "flow", "prefect.resource.name": "extract"},
 ]
+_EXTRACTIONS_AND_WATCHES: list[ResourceSpecification | Labels] = [
+    _OURS,
+    {"prefect.resource.role": "flow", "prefect.resource.name": ["extract", "watch"]},
+]
 
 SILENCE_S = 1800
 """A run sends a sign of life every 180 s, but nobody hears it while the server is away; back again, it counts that time
@@ -152,7 +156,10 @@ def restarted_extractions() -> AutomationCore:
 
 
 def failed_extractions(block_id: UUID) -> AutomationCore:
-    """Make the automation that tells of extractions that failed or crashed; of a shard only its extraction tells."""
+    """Make the automation that tells of extractions that failed or crashed; of a shard only its extraction tells.
+
+    So it does of a look for new versions, since nobody watches that.
+    """
     return AutomationCore(
         name="somatic: tell of failed extractions",
         description="Sends why, and where to look.",
@@ -160,7 +167,7 @@ def failed_extractions(block_id: UUID) -> AutomationCore:
         trigger=EventTrigger(
             expect={f"prefect.flow-run.{name}" for name in ("Failed", "TimedOut", "Crashed")},
             match=_FLOW_RUNS,
-            match_related=_EXTRACTIONS,
+            match_related=_EXTRACTIONS_AND_WATCHES,
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,

@@ -5,9 +5,15 @@ from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentUpdate, VariableCreate, VariableUpdate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    VariableCreate,
+    VariableUpdate,
+)
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
@@ -48,7 +54,9 @@ def apply_results(client: SyncPrefectClient, url: str, *, dry_run: bool) -> Chan
 def apply_deployment(
     client: SyncPrefectClient, definition: dict[str, Any], pool: str, results: str, *, dry_run: bool
 ) -> Change:
-    """Make a deployment as prefect.yaml says; one that is there keeps its schedules and whether it is paused.
+    """Make a deployment as prefect.yaml says; one that is there keeps its schedules, and whether it is paused.
+
+    The schedules of prefect.yaml are those that it begins with.
 
     Parameters
     ----------
@@ -78,19 +86,29 @@ def apply_deployment(
         "job_variables": definition["work_pool"]["job_variables"],
         "pull_steps": definition["pull"],
     }
-    name = f"{flow.name}/{definition['name']}"
+    name, schedules = f"{flow.name}/{definition['name']}", definition.get("schedules", [])
     try:
         before = client.read_deployment_by_name(name)
     except ObjectNotFound:
         if not dry_run:
             flow_id = client.create_flow_from_name(flow.name)
-            client.create_deployment(flow_id, definition["name"], **_with_limit(wanted))
-        return Change(f"deployment {name}", "created")
+            client.create_deployment(
+                flow_id,
+                definition["name"],
+                schedules=[_schedule(schedule) for schedule in schedules],
+                **_with_limit(wanted),
+            )
+        return Change(f"deployment {name}", "created", tuple(f"{one['cron']} {one['timezone']}" for one in schedules))
     have = _as_wanted(before)
     details = [field for field, value in wanted.items() if have[field] != value]
     if details and not dry_run:
         client.update_deployment(before.id, DeploymentUpdate(**_with_limit(wanted)))
     return changed(f"deployment {name}", details)
+
+
+def _schedule(fields: dict[str, Any]) -> DeploymentScheduleCreate:
+    cron = CronSchedule(cron=fields["cron"], timezone=fields["timezone"])
+    return DeploymentScheduleCreate(schedule=cron, active=fields["active"], slug=fields["slug"])
 
 
 def _with_limit(wanted: dict[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from flows.watching import Summary, present_watcher
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
-from somatic.extraction import Extraction, dataset_results
+from somatic.extraction import Extraction
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
 from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
 from somatic.results.base import choose_base
 from somatic.results.collect import reasons_of
+from somatic.results.places import open_results
 from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
 from somatic.results.store import ResultStore
@@ -109,7 +110,7 @@ def extract(
     described = load_dataset(dataset)
     for note in described.notes:
         log.warning(note)
-    results = dataset_results(described, to)
+    results = open_results(described, to)
     results.check_writable()
     run = _first_attempt(results, run_id)
     extraction = Extraction.open(described, run.version if run else version, to, with_meshes=meshes)
@@ -118,7 +119,8 @@ def extract(
     if run is None:
         size = chunks_per_shard or _chunks_per_shard(None if shard_deployment else workers or usable_cores())
         base = None if force else choose_base(result_sets(results), extraction.version, extraction.config_hash, since)
-        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base)
+        whole = limit is None and sample is None and nuclei is None
+        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base, whole)
         run.put(results)
     if run.base:
         extraction = extraction.on(run.base)

@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,13 +16,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import AwaitingRetry, Cancelling
+from prefect.states import Cancelling
 
+from flows.deployed import UNFINISHED, how_it_ended, settles_in, start_run, start_run_again
 from flows.shard import UPDATE_EVERY_S, Opened, extract_shard, opened_here
-from somatic.errors import FutileExtraction, PermanentError, TransientError
+from somatic.errors import FutileExtraction, TransientError
 from somatic.extraction import Extraction
 from somatic.planning.shards import Planned
 from somatic.progress import Progress
@@ -35,15 +33,7 @@ _FUTILE_SHARDS = 3
 _RESTARTS = 2
 _LOOK_EVERY_S = 10.0
 _COUNT_EVERY_S = 30.0
-# A state that is set sooner is overtaken by what the worker still has to say of the crash.
-_AFTER_CRASH = timedelta(seconds=10)
 _PAGE = 200
-_UNFINISHED = [
-    StateType.SCHEDULED,
-    StateType.PENDING,
-    StateType.RUNNING,
-    StateType.PAUSED,
-]
 
 
 def run_shards_here(
@@ -149,22 +139,12 @@ class _Children:
         for shard in self._planned.shards():
             # The ranges cover the whole plan, so that they are the same in every attempt.
             key = f"{parameters['run']}:{parameters['plan']}:{shard.start}-{shard.stop}"
-            try:
-                found = run_deployment(
-                    deployment,
-                    parameters=parameters | {"start": shard.start, "stop": shard.stop},
-                    idempotency_key=key,
-                    timeout=0,
-                )
-            except ObjectNotFound as error:
-                raise PermanentError(
-                    f"there is no deployment {deployment!r} for the shards; make it with: somatic deploy"
-                ) from error
-            child = cast(FlowRun, found)
+            of_shard = parameters | {"start": shard.start, "stop": shard.stop}
+            child = start_run(deployment, of_shard, key, what="the shards", as_subflow=True)
             self.waiting.add(child.id)
             if child.state and child.state.is_final() and not child.state.is_crashed():
                 # It ended in an earlier attempt, and cells of its range are missing still.
-                self._start_again(child)
+                start_run_again(self._client, child, "its extraction")
         self._log.info("%s: %d shards as %s", self._extraction.title, len(self.waiting), deployment)
 
     def look(self) -> None:
@@ -180,9 +160,9 @@ class _Children:
             self.count()
         for child in ended:
             if child.state_type == StateType.CRASHED and self._restarts[child.id] < _RESTARTS:
-                if child.state and datetime.now(UTC) - child.state.timestamp > _AFTER_CRASH:
+                if child.state and not settles_in(child.state):
                     self._restarts[child.id] += 1
-                    self._start_again(child)
+                    start_run_again(self._client, child, "its extraction")
                 continue
             self.waiting.discard(child.id)
             if child.state_type != StateType.COMPLETED:
@@ -202,14 +182,9 @@ class _Children:
             chosen = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _PAGE]))
             yield from self._client.read_flow_runs(flow_run_filter=chosen, limit=_PAGE)
 
-    def _start_again(self, child: FlowRun) -> None:
-        assert child.state
-        self._log.warning("%s %s (%s); it is started again", child.name, _ended(child.state), child.state.message)
-        self._client.set_flow_run_state(child.id, AwaitingRetry(message="started again by its extraction"), force=True)
-
     def _note_failure(self, child: FlowRun) -> None:
         assert child.state
-        said = f"{child.name} {_ended(child.state)}: {child.state.message}"
+        said = f"{child.name} {how_it_ended(child.state)}: {child.state.message}"
         self._log.warning("%s", said)
         self._n_futile = 0 if self._progress.done > self._n_done else self._n_futile + 1
         self._n_done = self._progress.done
@@ -217,15 +192,11 @@ class _Children:
             raise FutileExtraction(f"{_FUTILE_SHARDS} shards in a row came to nothing; the last: {said}")
 
 
-def _ended(state: State) -> str:
-    return state.type.value.lower()
-
-
 def cancel_children(client: SyncPrefectClient, parent_id: UUID) -> int:
     """Cancel the flow runs of the shards of an extraction that have not ended; give how many there were."""
     unfinished = FlowRunFilter(
         parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent_id]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
     )
     children: list[FlowRun] = []
     while page := client.read_flow_runs(flow_run_filter=unfinished, limit=_PAGE, offset=len(children)):

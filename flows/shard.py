@@ -18,14 +18,16 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from somatic.cave.counting import requests_sent
+from somatic.chunk import cells_of, unmeasured_rows
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
-from somatic.extraction import Extraction, cells_of, dataset_results, unmeasured_rows
+from somatic.extraction import Extraction
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.planning.shards import Shard, open_shard
 from somatic.progress import Progress
 from somatic.results.chunks import put_rows
+from somatic.results.places import open_results
 from somatic.results.runs import load_run
 from somatic.tables import Synapses
 from tasks.cave import query_synapses
@@ -119,7 +121,7 @@ def extract_shard(
             with get_client(sync_client=True) as client:
                 close_stale_task_runs(client, flow_run.id)
         described = load_dataset(dataset)
-        results = dataset_results(described, to)
+        results = open_results(described, to)
         begun = load_run(results, run)
         if begun is None:
             raise PermanentError(f"no extraction {run} has begun at {results.url}; start one in place of its shard")

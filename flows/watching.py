@@ -31,6 +31,7 @@ class Watcher:
     """Each is called when there is news."""
 
     on_step: Callable[[str], None] = lambda _step: None
+    on_note: Callable[[str], None] = lambda _note: None
     on_estimate: Callable[[Extraction, Estimate], None] = lambda _extraction, _estimate: None
     on_progress: Callable[[Progress], None] = lambda _progress: None
     on_summary: Callable[[Summary], None] = lambda _summary: None

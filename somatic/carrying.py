@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from somatic.cell import Cell, empty_row, put_synapses
+from somatic.chunk import cells_of
 from somatic.errors import DegenerateMesh, MissingNucleusMesh, MissingSegment, OpenNucleusMesh, StoreError
-from somatic.extraction import MESHES, Extraction, cells_of
+from somatic.extraction import Extraction
 from somatic.features import MEASURED, SYNAPSE_COLUMNS, Row
 from somatic.fingerprints import synapse_hash
 from somatic.results.base import Base
 from somatic.results.chunks import chunk_row
 from somatic.results.mesh_layer import MeshLayer
+from somatic.results.places import MESHES
 from somatic.synapses import count_soma_synapses, synapses_in_cutout
 from somatic.tables import Resolution, Synapses
 

@@ -12,20 +12,21 @@ import numpy as np
 import pandas as pd
 
 from somatic.cell import Cell, cell_box
+from somatic.chunk import cells_of, noted_row, unmeasured_rows
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
-from somatic.errors import CaveTokenError, CellKilled, SomaticError, Stopped, TransientError, UnknownRoot
-from somatic.features import FEATURES_VERSION, NUCLEUS_COLUMNS, Row
+from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
+from somatic.features import NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
-from somatic.measuring import CellResult, Inputs, failed_row
+from somatic.measuring import Inputs
 from somatic.memory import worker_memory_bytes
 from somatic.nucleus import NucleusLayer
 from somatic.planning.estimate import Estimate, Layer, make_estimate
-from somatic.planning.plan import POSITION, Plan
+from somatic.planning.plan import Plan
 from somatic.results.base import Base
-from somatic.results.chunks import chunk_row
 from somatic.results.mesh_layer import MeshLayer
+from somatic.results.places import DEFAULT_RESULTS, MESHES, configuration, open_results
 from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
 from somatic.synapses import synapses_in_cutout
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
     from somatic.files import FileTables
 
-DEFAULT_RESULTS = "somatic-results"
-MESHES = "meshes"
-"""Folder of the soma meshes beside the results."""
 # Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
 _CAVE_REQUESTS = 12
 # The info of the graph, and the roots at the centres of some nuclei.
@@ -112,7 +110,7 @@ class Extraction:
 
     def on(self, base: str) -> "Extraction":
         """The same with a base, by its name."""
-        return replace(self, base=Base(dataset_results(self.dataset, self.results), base))
+        return replace(self, base=Base(open_results(self.dataset, self.results), base))
 
     @property
     def version(self) -> int:
@@ -132,13 +130,7 @@ class Extraction:
     @property
     def config(self) -> dict[str, str | int | float]:
         """What changes numbers on purpose."""
-        return {
-            "definitions": self.dataset.definitions,
-            "mip": self.dataset.mip,
-            "cutout_radius_um": self.dataset.cutout_radius_um,
-            "features_version": FEATURES_VERSION,
-            "segmentation_kind": segmentation_kind(self.segmentation_url),
-        }
+        return configuration(self.dataset, segmentation_kind(self.segmentation_url))
 
     @property
     def config_hash(self) -> str:
@@ -367,7 +359,7 @@ class Extraction:
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])
                 origin = self._origin(cell, result.row, onto)
-                yield _noted(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
+                yield noted_row(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
         except SomaticError as error:
             yield from self.unmeasured(rows[rows["nucleus_id"].isin(waiting)], resolution_nm, error)
             raise
@@ -391,54 +383,6 @@ class Extraction:
     ) -> Iterator[Row]:
         """Rows of cells that could not be measured for a fault that is not theirs; they count as failed for now."""
         return unmeasured_rows(rows, resolution_nm, error, self.version, self.dataset.definitions)
-
-
-def dataset_results(dataset: Dataset, results: str | None = None) -> ResultStore:
-    """Where the results of all versions and configurations of a dataset lie; `results` as for `Extraction.open`."""
-    return ResultStore(f"{(results or dataset.results or DEFAULT_RESULTS).rstrip('/')}/{dataset.name}")
-
-
-def cells_of(rows: pd.DataFrame, resolution_nm: tuple[float, float, float]) -> list[Cell]:
-    """Cells of some rows of a plan, in their order."""
-    columns = ("nucleus_id", "soma_id", "n_nuclei_in_segment", *POSITION)
-    return [
-        Cell(nucleus_id, root_id, (x, y, z), resolution_nm, n_nuclei)
-        for nucleus_id, root_id, n_nuclei, x, y, z in zip(*(rows[name].tolist() for name in columns), strict=True)
-    ]
-
-
-def unmeasured_rows(
-    rows: pd.DataFrame,
-    resolution_nm: tuple[float, float, float],
-    error: SomaticError,
-    version: int,
-    definitions: str,
-) -> Iterator[Row]:
-    """`Extraction.unmeasured` where no extraction could be opened."""
-    for cell, attempt in zip(cells_of(rows, resolution_nm), rows["attempt"].tolist(), strict=True):
-        result = CellResult(failed_row(cell, version, definitions, error), {}, error)
-        yield _noted(result, cell, attempt) | {"transient": True}
-
-
-def _noted(
-    result: CellResult,
-    cell: Cell,
-    attempt: int,
-    memory_bytes: int | None = None,
-    origin: dict[str, Any] | None = None,
-) -> Row:
-    return chunk_row(
-        result.row,
-        centre_vx=cell.centre_vx,
-        attempt=attempt,
-        seconds=result.seconds,
-        error_class=type(result.error).__name__ if result.error else None,
-        transient=isinstance(result.error, TransientError),
-        memory_bytes=memory_bytes if isinstance(result.error, CellKilled) else None,
-        segmentation_files=result.segmentation_files,
-        segmentation_bytes=result.segmentation_bytes,
-        origin=origin,
-    )
 
 
 def _no_root(cell: Cell, title: str, timestamp: datetime | None) -> str:

@@ -113,7 +113,7 @@ class ProgressArtifact:
         self._updated = time.monotonic()
         self._server_answers = True
         self._id: Any = create_progress_artifact(
-            100 * progress.fraction, key=_key(title, "progress"), description=self._words()
+            100 * progress.fraction, key=artifact_key(title, "progress"), description=self._words()
         )
 
     def update(self, *, at_end: bool = False) -> None:
@@ -169,7 +169,7 @@ def _tell(
         shown = failures.head(_FAILURES_SHOWN).astype({"nucleus_id": str, "soma_id": str})
         create_table_artifact(
             table={name: shown[name].tolist() for name in shown.columns},
-            key=_key(title, "failures"),
+            key=artifact_key(title, "failures"),
             description=f"{len(failures):,} failed cells of {title}"
             + (" (the first)" if len(failures) > len(shown) else ""),
         )
@@ -194,7 +194,7 @@ def _tell(
     lines += cost_markdown(cost)
     if changes is not None:
         lines += changes_markdown(changes, _cell_url(extraction, plan))
-    create_markdown_artifact("\n".join(lines), key=_key(title, "summary"), description=f"How {title} came out")
+    create_markdown_artifact("\n".join(lines), key=artifact_key(title, "summary"), description=f"How {title} came out")
 
 
 def _cell_url(extraction: Extraction, plan: Plan) -> CellUrl:
@@ -208,5 +208,6 @@ def _cell_url(extraction: Extraction, plan: Plan) -> CellUrl:
     )
 
 
-def _key(title: str, what: str) -> str:
+def artifact_key(title: str, what: str) -> str:
+    """Name of an artifact, of the characters that Prefect takes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{title} {what}".lower()).strip("-")

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 from prefect_server import prefect_api_url  # noqa: F401 - a fixture
 
@@ -53,12 +55,29 @@ def s3_url(s3_endpoint: str) -> str:
     return f"s3://{name}"
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(scope="session")
+def gs_endpoint() -> Iterator[str]:
+    """Address of a server of Google's kind of buckets on this machine, with the bucket `somatic`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with create_server("127.0.0.1", port, in_memory=True, default_bucket="somatic"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def gs_url(gs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """That bucket; its server is known to this test alone, since others read public buckets."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs_endpoint)
+    return "gs://somatic"
+
+
+@pytest.fixture(params=["file", "s3", "gs"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place for results, in a folder and in a bucket."""
+    """An empty place for results, in a folder and in buckets."""
     if request.param == "file":
         return str(tmp_path / "results")
-    return f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex}"
+    return f"{request.getfixturevalue(f'{request.param}_url')}/{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True)

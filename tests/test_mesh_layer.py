@@ -1,6 +1,7 @@
 """Soma meshes as a layer that cloud-volume, and with it Neuroglancer, reads back."""
 
 import json
+import os
 from pathlib import Path
 
 import boto3
@@ -11,6 +12,7 @@ from cloudvolume import CloudVolume
 from volumes import put_volume
 
 from somatic.cutout import Segmentation
+from somatic.errors import StoreError
 from somatic.results.mesh_layer import MeshLayer
 
 ID = 2**53 + 1
@@ -25,8 +27,10 @@ def segmentation(tmp_path: Path) -> Segmentation:
 
 def readable(store_url: str, s3_endpoint: str) -> str:
     """cloud-volume's path of what was put into a folder, or into a bucket, where everybody may read it then."""
-    if not store_url.startswith("s3://"):
+    if "://" not in store_url:
         return f"precomputed://file://{store_url}"
+    if store_url.startswith("gs://"):
+        return f"precomputed://{os.environ['STORAGE_EMULATOR_HOST']}/{store_url.removeprefix('gs://')}"
     bucket, prefix = store_url.removeprefix("s3://").split("/", 1)
     client = boto3.client("s3", endpoint_url=s3_endpoint)
     for item in client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
@@ -77,3 +81,24 @@ def test_the_info_is_what_neuroglancer_wants(tmp_path: Path, segmentation: Segme
     assert all(isinstance(value, int) for value in [*scale["size"], *scale["voxel_offset"]])
     mesh_info = json.loads((tmp_path / "meshes" / info["mesh"] / "info").read_text())
     assert mesh_info == {"@type": "neuroglancer_legacy_mesh"}
+
+
+def test_a_mesh_in_another_layer_too(store_url: str, s3_endpoint: str, segmentation: Segmentation) -> None:
+    """A mesh that is copied is read back there byte for byte; one that is not there is said not to be."""
+    first, second = MeshLayer(f"{store_url}/first"), MeshLayer(f"{store_url}/second")
+    second.put_info(segmentation)
+    mesh = trimesh.creation.icosphere(2, 1000).apply_translation((1_234_567.8, -987_654.3, 5e5))
+    first.put(ID, mesh)
+    first.copy(ID, second)
+    volume = CloudVolume(readable(f"{store_url}/second", s3_endpoint), progress=False)
+    found = volume.mesh.get(ID)
+    # cloud-volume sorts the vertices.
+    stored = mesh.vertices.astype(np.float32)
+    assert np.array_equal(np.unique(found.vertices, axis=0), np.unique(stored, axis=0))
+    again = second.get(ID)
+    assert np.array_equal(again.vertices, stored)
+    assert np.array_equal(again.faces, mesh.faces)
+    with pytest.raises(StoreError, match="no such file|cannot copy|cannot read"):
+        first.copy(ID - 1, second)
+    with pytest.raises(StoreError, match="cannot read"):
+        first.get(ID - 1)

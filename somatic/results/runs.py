@@ -28,6 +28,8 @@ class Run:
         When its first attempt began, with a time zone.
     base : str or None
         Name of the result set (`v<version>/<config>`) from which it takes rows over.
+    whole : bool
+        Whether it planned every nucleus, and not a selection of them.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Run:
     chunks_per_shard: int
     started: datetime
     base: str | None = None
+    whole: bool = False
 
     def store(self, results: ResultStore) -> ResultStore:
         """Where the results of its version and configuration lie, of those of its dataset."""

@@ -252,13 +252,14 @@ def _as_store_error(error: Exception, where: str, verb: str) -> StoreError | Sto
 def _is_passing(error: Exception) -> bool:
     if isinstance(error, TimeoutError | ConnectionError | boto.HTTPClientError | boto.ConnectionError):
         return True
+    # s3fs keeps the answer of S3; an error of gcsfs has the status itself.
     response = getattr(error.__cause__, "response", None) or {}
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "code", None)
     if status is not None:
         return status in (408, 409, 429, 500, 502, 503, 504)
     if isinstance(error, OSError) and error.errno in _PASSING:
         return True
-    return type(error).__module__.startswith("aiohttp")
+    return type(error).__module__.startswith(("aiohttp", "requests"))
 
 
 def _s3_code(error: BaseException | None) -> str | None:

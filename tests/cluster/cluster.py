@@ -32,6 +32,11 @@ class Cluster:
         """Whether somebody uses it already."""
         return bool(kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"))
 
+    def runs_processes(self) -> bool:
+        """Whether its pods are processes of this machine, as those of ../shared/kube are."""
+        runtimes = "jsonpath={.items[*].status.nodeInfo.containerRuntimeVersion}"
+        return all(runtime.startswith("process://") for runtime in kubectl("get", "nodes", "-o", runtimes).split())
+
     def apply(self, **secrets: dict[str, str]) -> None:
         """Apply deployments/kubernetes as docs/cluster.md says, and its templates of secrets with these values."""
         kubectl("apply", "-k", str(_MANIFESTS))

@@ -122,6 +122,7 @@ def lab(whole_lab: Lab) -> Iterator[Lab]:
     """The lab, in which nothing is wrong yet."""
     yield whole_lab
     whole_lab.repair()
+    whole_lab.end_all()
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,14 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
 from prefect.client.schemas.sorting import LogSort
+from prefect.states import Cancelling
 from prefect_server import PrefectServer
 from s3_proxy import S3Proxy
 
@@ -46,6 +49,8 @@ _PARAMETERS = {
     "retry_delay_s": 0.5,
 }
 _BIN = Path(sys.executable).parent
+# Starting the pod of an extraction and those of its shards takes a minute on two cores that others use too.
+_PATIENCE_S = 400.0
 
 
 class Worker:
@@ -195,23 +200,39 @@ class Lab:
         self.cave.rate_limit(None)
         self.s3.busy, self.s3.delay_s = False, 0.0
 
+    def end_all(self) -> None:
+        """End what a test that failed left, since the next one would wait for it, or take it for its own."""
+        for run in self._unfinished():
+            self.client.set_flow_run_state(run.id, Cancelling())
+        wait_until(lambda: not self._unfinished(), lambda: f"{self._unfinished()} do not end")
 
-def processes_of(flow_run_id: UUID) -> list[psutil.Process]:
-    """Processes of the pod of a flow run, the container's first one first.
+    def _unfinished(self) -> list[FlowRun]:
+        of_type = FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
+        return self.client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=of_type)))
 
-    Only here are processes of pods those of this machine: a signal other than SIGTERM, and one to a process that is not
-    the first, would else take a shell in the pod.
-    """
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(flow_run_id):
-                found.append(process)
-        except psutil.Error:
-            continue
-    if not found:
-        pytest.skip("the pods of this cluster are no processes of this machine")
-    return sorted(found, key=psutil.Process.create_time)
+    def processes_of(self, flow_run_id: UUID) -> list[psutil.Process]:
+        """Processes of the pod of a flow run, the container's first one first.
+
+        A signal other than SIGTERM, and one to a process that is not the first, would else take a shell in the pod.
+        """
+        if not self.cluster.runs_processes():
+            pytest.skip("the pods of this cluster are no processes of this machine")
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("PREFECT__FLOW_RUN_ID") == str(flow_run_id):
+                    found.append(process)
+        assert found, f"flow run {flow_run_id} has no process"
+        return sorted(found, key=psutil.Process.create_time)
+
+
+def wait_until(true: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+    """Wait for something; if it does not happen, fail with some words."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not happen within {_PATIENCE_S:g} s\n{otherwise()}")
+        time.sleep(0.2)
 
 
 def kill(processes: list[psutil.Process]) -> None:
@@ -246,18 +267,14 @@ class Extraction:
         of_run = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[self.id]))
         return sorted(self.lab.client.read_flow_runs(flow_run_filter=of_run), key=lambda run: run.parameters["start"])
 
-    def ended(self, within_s: float = 180) -> State:
+    def ended(self) -> State:
         """Wait for its end; give its final state."""
-        self.until(lambda: self.state.is_final(), within_s)
+        self.until(lambda: self.state.is_final())
         return self.state
 
-    def until(self, true: Callable[[], bool], within_s: float = 90) -> None:
+    def until(self, true: Callable[[], bool]) -> None:
         """Wait for something; if it does not happen, say what the runs said instead."""
-        deadline = time.monotonic() + within_s
-        while not true():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"it did not happen within {within_s:g} s\n{self.story()}")
-            time.sleep(0.2)
+        wait_until(true, self.story)
 
     def story(self) -> str:
         """States and logs of its flow runs."""

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from extracting import Results, Spot
 from file_server import Fault
-from lab import WORKERS, Extraction, Lab, check, kill, processes_of
+from lab import WORKERS, Extraction, Lab, check, kill
 from prefect.client.schemas.objects import FlowRun
 
 DATABASE = "sqlite"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_normal(lab: Lab, undisturbed: Results) -> None:
@@ -22,14 +22,14 @@ def test_normal(lab: Lab, undisturbed: Results) -> None:
     assert [lab.cluster.count_jobs(run.id) for run in (extraction.run, *shards)] == [1, 1, 1]
 
 
-def engine_killed(lab: Lab, run: FlowRun) -> None:  # noqa: ARG001
+def engine_killed(lab: Lab, run: FlowRun) -> None:
     """SIGKILL of the flow's process."""
-    kill([process for process in processes_of(run.id) if "prefect.engine" in process.cmdline()])
+    kill([process for process in lab.processes_of(run.id) if "prefect.engine" in process.cmdline()])
 
 
-def pod_killed(lab: Lab, run: FlowRun) -> None:  # noqa: ARG001
+def pod_killed(lab: Lab, run: FlowRun) -> None:
     """SIGKILL of everything in a pod."""
-    kill(processes_of(run.id))
+    kill(lab.processes_of(run.id))
 
 
 def pod_deleted(lab: Lab, run: FlowRun) -> None:
@@ -76,7 +76,7 @@ def test_parent_pod_deleted(extraction: Extraction, lab: Lab, undisturbed: Resul
 def test_parent_pod_killed(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
     """A parent that was killed is started again by the server, finds its shards at work, and costs nothing."""
     pod_killed(lab, extraction.run)
-    extraction.until(lambda: extraction.run.run_count == 2, 150)
+    extraction.until(lambda: extraction.run.run_count == 2)
     lab.repair()
     check(extraction, undisturbed)
     assert len(extraction.shards()) == 2

@@ -5,14 +5,14 @@ from datetime import timedelta
 
 import pytest
 from extracting import Results, Spot
-from lab import WORKERS, Extraction, Lab, check, check_table, kill, processes_of
+from lab import WORKERS, Extraction, Lab, check, check_table, kill
 from prefect.events.schemas.automations import EventTrigger
 from prefect.states import Cancelling
 
 from deployments.automations import silent_runs
 
 DATABASE = "postgres"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_prefect_server_away(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
@@ -80,8 +80,8 @@ def test_worker_and_pod_killed(extraction: Extraction, held: tuple[int, Spot], l
     """A shard that nobody is left to speak for is marked Crashed for its silence, and started again."""
     shard = extraction.shard_of(held[0])
     lab.worker.kill()
-    kill(processes_of(shard.id))
-    extraction.until(lambda: extraction.shard_of(held[0]).state_name == "Crashed", 180)
+    kill(lab.processes_of(shard.id))
+    extraction.until(lambda: extraction.shard_of(held[0]).state_name == "Crashed")
     state = extraction.shard_of(held[0]).state
     assert state
     assert "No sign of life" in (state.message or "")

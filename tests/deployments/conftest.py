@@ -28,6 +28,7 @@ EVERYTHING = [
     "block s3-bucket/somatic-results",
     "deployment extract/minnie65",
     "deployment extract-shard/minnie65",
+    "deployment watch/minnie65",
     "limit cave-global-daf-apis-com",
     "automation 'somatic: silent runs have crashed'",
     "automation 'somatic: extractions that were killed'",

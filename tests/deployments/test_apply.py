@@ -10,6 +10,7 @@ from conftest import EVERYTHING, IMAGE, Deploy, everything_on
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Pending
 from prefect_kubernetes.worker import KubernetesWorker
 
 from deployments.automations import silent_runs
@@ -66,9 +67,41 @@ def test_what_is_there(deployed: Deploy, client: SyncPrefectClient) -> None:  # 
     assert client.read_work_queue_by_name("extractions", "somatic").concurrency_limit is None
 
 
+def test_the_watch(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """It looks once a day, at a time with its zone, starts extractions as deployed, and never two looks at a time."""
+    watch = client.read_deployment_by_name("watch/minnie65")
+    [daily] = watch.schedules
+    assert isinstance(daily.schedule, CronSchedule)
+    assert (daily.schedule.cron, daily.schedule.timezone, daily.active) == ("17 5 * * *", "UTC", True)
+    assert watch.parameters == {
+        "dataset": "minnie65",
+        "to": "file:///results",
+        "extract_deployment": "extract/minnie65",
+    }
+    first, second = (client.create_flow_run_from_deployment(watch.id) for _ in range(2))
+    for each in (first, second):
+        client.set_flow_run_state(each.id, Pending())
+    assert client.read_flow_run(first.id).state_name == "Pending"
+    assert client.read_flow_run(second.id).state_name == "Cancelled"
+
+
+def test_the_schedule_is_the_persons(deployed: Deploy, client: SyncPrefectClient) -> None:
+    """Made with the deployment, it stays as a person leaves it: paused, at another time, or gone."""
+    watch = client.read_deployment_by_name("watch/minnie65")
+    [daily] = watch.schedules
+    client.update_deployment_schedule(watch.id, daily.id, active=False, schedule=CronSchedule(cron="0 9 * * 1"))
+    assert different(deployed(results="file:///elsewhere"))["deployment watch/minnie65"] == ("parameters",)
+    [kept] = client.read_deployment_by_name("watch/minnie65").schedules
+    assert isinstance(kept.schedule, CronSchedule)
+    assert (kept.id, kept.schedule.cron, kept.active) == (daily.id, "0 9 * * 1", False)
+    client.delete_deployment_schedule(watch.id, daily.id)
+    deployed(results="file:///results")
+    assert client.read_deployment_by_name("watch/minnie65").schedules == []
+
+
 def test_the_form_explains_every_parameter(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
-    """The form of the UI has a type and a description for each parameter of both deployments."""
-    for name in ("extract/minnie65", "extract-shard/minnie65"):
+    """The form of the UI has a type and a description for each parameter of each deployment."""
+    for name in ("extract/minnie65", "extract-shard/minnie65", "watch/minnie65"):
         deployment = client.read_deployment_by_name(name)
         properties = deployment.parameter_openapi_schema["properties"]
         assert deployment.parameters.keys() <= properties.keys()
@@ -127,6 +160,7 @@ def test_dry_run(deploy: Deploy, client: SyncPrefectClient) -> None:
         "variable somatic_results": ("s3://bucket/other",),
         "block s3-bucket/somatic-results": ("bucket_folder",),
         "deployment extract/minnie65": ("parameters",),
+        "deployment watch/minnie65": ("parameters",),
     }
     assert deploy(**said) == announced
 
@@ -226,7 +260,8 @@ def test_from_a_cluster_to_one_machine(deployed: Deploy, client: SyncPrefectClie
     """The same file serves processes of one machine: another pool, the same deployments, results in a folder."""
     changes = different(deployed(pool="here", pool_type="process", results="/data/somatic"))
     assert changes["work pool here"] == ("process",)
-    assert set(changes["deployment extract/minnie65"]) == {"parameters", "work_pool_name"}
+    for name in ("extract", "watch"):
+        assert set(changes[f"deployment {name}/minnie65"]) == {"parameters", "work_pool_name"}
     assert client.read_deployment_by_name("extract-shard/minnie65").work_pool_name == "here"
     assert client.read_work_queue_by_name("shards", "here").concurrency_limit == 1
     assert "env" not in defaults(client, "here")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -22,6 +23,7 @@ from conftest import EVERYTHING, IMAGE, Deploy, everything_on, hasten
 from file_server import Fault, FileServer
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from volumes import put_volume
 
@@ -152,10 +154,12 @@ def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: P
     automations = {automation.id for automation in client.read_automations()}
     assert len(automations) == 4
     client.delete_deployment(client.read_deployment_by_name("extract/minnie65").id)
+    watch = client.read_deployment_by_name("watch/minnie65")
+    client.delete_deployment(watch.id)
 
     text = (ROOT / "deployments" / "prefect.yaml").read_text()
     entries = re.findall(r"^# ((?:  - <<|    \w+): .*)$", text, re.MULTILINE)
-    assert len(entries) == 8
+    assert len(entries) == 12
     path = tmp_path / "prefect.yaml"
     path.write_text("\n".join([text, *entries, ""]))
     ran = subprocess.run(
@@ -176,6 +180,15 @@ def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: P
     assert mine.parameters["shard_deployment"] == "extract-shard/mine"
     assert mine.parameters["chunks_per_shard"] == 20
     assert client.read_deployment_by_name("extract-shard/mine").work_queue_name == "shards"
+    watch_mine = client.read_deployment_by_name("watch/mine")
+    assert (watch_mine.parameters["dataset"], watch_mine.parameters["extract_deployment"]) == ("mine", "extract/mine")
+    for each in (client.read_deployment_by_name("watch/minnie65"), watch_mine):
+        assert schedules(each) == schedules(watch)
+
+
+def schedules(deployment: DeploymentResponse) -> list[dict[str, Any]]:
+    """When a deployment runs by itself."""
+    return [one.model_dump(include={"schedule", "active", "slug"}) for one in deployment.schedules]
 
 
 def test_undo(deploy: Deploy, client: SyncPrefectClient) -> None:

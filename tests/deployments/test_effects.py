@@ -12,6 +12,7 @@ import boto3
 import pytest
 from conftest import Deploy, hasten
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.schemas.events import Event, RelatedResource, Resource
 from prefect.filesystems import RemoteFileSystem
@@ -57,7 +58,7 @@ def channel() -> Iterator[Channel]:
     thread.join()
 
 
-EXTRACTION, SHARD = "extract/minnie65", "extract-shard/minnie65"
+EXTRACTION, SHARD, WATCH = "extract/minnie65", "extract-shard/minnie65", "watch/minnie65"
 
 
 def start(client: SyncPrefectClient, name: str, times: int = 1) -> FlowRun:
@@ -94,12 +95,13 @@ def test_failed_extractions_are_told(deployed: Deploy, client: SyncPrefectClient
     assert str(parent.id) in text
 
     assert "a-secret-path" not in str(client.read_block_documents(include_secrets=False))
-    # Said once, it is kept; another run tells the same channel.
+    # Said once, it is kept; another run tells the same channel, and so does a look for versions.
     deployed()
-    another = start(client, EXTRACTION)
-    client.set_flow_run_state(another.id, Crashed(message="killed"), force=True)
-    wait_until(lambda: len(channel.texts) == 2)
-    assert another.name in channel.texts[1]
+    for number, name in enumerate((EXTRACTION, WATCH), start=1):
+        another = start(client, name)
+        client.set_flow_run_state(another.id, Crashed(message="killed"), force=True)
+        wait_until(lambda: len(channel.texts) == number + 1)  # noqa: B023
+        assert another.name in channel.texts[number]
 
 
 def test_silent_runs_have_crashed(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
@@ -213,6 +215,23 @@ def test_silent_extractions_start_again(deployed: Deploy, client: SyncPrefectCli
 def state(client: SyncPrefectClient, run: FlowRun) -> str:
     """The state of a run by its name."""
     return client.read_flow_run(run.id).state_name or ""
+
+
+def test_the_schedule_makes_runs(deployed: Deploy, client: SyncPrefectClient) -> None:  # noqa: ARG001
+    """The server plans the looks of the next days, at their time; paused, it plans none."""
+    watch = client.read_deployment_by_name(WATCH)
+    of_watch = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[watch.id]))
+
+    def planned() -> list[tuple[int, int]]:
+        runs = client.read_flow_runs(flow_run_filter=of_watch)
+        times = [run.next_scheduled_start_time for run in runs if run.auto_scheduled]
+        return [(time.hour, time.minute) for time in times if time]
+
+    wait_until(lambda: len(planned()) >= 3)
+    assert set(planned()) == {(5, 17)}
+    [daily] = watch.schedules
+    client.update_deployment_schedule(watch.id, daily.id, active=False)
+    assert planned() == []
 
 
 def send_signs_of_life(client: SyncPrefectClient, *runs: FlowRun) -> None:

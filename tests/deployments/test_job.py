@@ -24,7 +24,7 @@ from somatic.memory import worker_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 NEWEST = sorted(set(all_versions()), key=Version)[-3:]
-PARENT, SHARD = "extract/minnie65", "extract-shard/minnie65"
+PARENT, SHARD, WATCH = "extract/minnie65", "extract-shard/minnie65", "watch/minnie65"
 # Measured: `prefect flow-run execute` 90 MiB, the engine with the flow 300 MiB, the fork server 70 MiB of its own.
 STARTERS_BYTES = 512 * 2**20
 SECRETS = {
@@ -67,7 +67,7 @@ def cluster() -> Iterator[Cluster]:
     with get_client(sync_client=True) as client:
         clean(client)
         bring(client, job_variables={"image": IMAGE}, results="s3://bucket/somatic")
-        yield Cluster(client, {name: job_of(client, name) for name in (PARENT, SHARD)})
+        yield Cluster(client, {name: job_of(client, name) for name in (PARENT, SHARD, WATCH)})
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_no_secret_is_handed_over(cluster: Cluster, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     client = cluster.client
     bring(client, results="s3://bucket/other")
-    said = json.dumps([job_of(client, name) for name in (PARENT, SHARD)])
+    said = json.dumps([job_of(client, name) for name in (PARENT, SHARD, WATCH)])
     for thing in (
         *client.read_work_pools(),
         *client.read_deployments(),

@@ -106,15 +106,17 @@ def test_prefect_has_one_version() -> None:
 
 
 def test_quota_has_room() -> None:
-    """The quota holds as many shards as run at once, their parent and the worker."""
+    """The quota holds as many shards as run at once, their parent, the look for versions and the worker."""
     [quota] = documents("quota.yaml")
     hard = quota["spec"]["hard"]
-    parent, shard = (definition["work_pool"]["job_variables"] for definition in read_definitions())
+    parent, shard, watch = (definition["work_pool"]["job_variables"] for definition in read_definitions())
     worker = helm("prefect-worker")["worker"]["resources"]
     shards = 20
     for kind, of_worker in (("requests", "requests"), ("limits", "limits")):
         name = "memory_request" if kind == "requests" else "memory_limit"
-        total = shards * memory(shard[name]) + memory(parent[name]) + memory(worker[of_worker]["memory"])
+        total = shards * memory(shard[name]) + sum(memory(one[name]) for one in (parent, watch))
+        total += memory(worker[of_worker]["memory"])
         assert total <= memory(hard[f"{kind}.memory"])
-    total_cores = shards * cores(shard["cpu_request"]) + cores(parent["cpu_request"]) + cores(worker["requests"]["cpu"])
+    total_cores = shards * cores(shard["cpu_request"]) + cores(worker["requests"]["cpu"])
+    total_cores += sum(cores(one["cpu_request"]) for one in (parent, watch))
     assert total_cores <= cores(hard["requests.cpu"])

@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Pending
 
+import flows.deployed
 import flows.fanout
 from somatic.errors import FutileExtraction, PermanentError
 
@@ -216,7 +217,7 @@ def test_shards_that_cannot_begin(
 ) -> None:
     """A shard that crashes before it begins, for want of its image perhaps, is not started for ever."""
     monkeypatch.setattr(flows.fanout, "_LOOK_EVERY_S", 0.2)
-    monkeypatch.setattr(flows.fanout, "_AFTER_CRASH", timedelta(0))
+    monkeypatch.setattr(flows.deployed, "_AFTER_CRASH", timedelta(0))
     flow_id = client.create_flow_from_name("extract-shard")
     deployment_id = client.create_deployment(flow_id, "unstartable")
     of_deployment = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))

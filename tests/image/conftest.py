@@ -17,7 +17,13 @@ _TOOLS = ("buildah", "debootstrap", "unshare")
 
 
 @pytest.fixture(scope="session")
-def container() -> Iterator[Container]:
+def commit_before() -> str:
+    """How git described this checkout before the build, which takes minutes."""
+    return describe_checkout()
+
+
+@pytest.fixture(scope="session")
+def container(commit_before: str) -> Iterator[Container]:  # noqa: ARG001 - asked first
     """A container of the image, for all tests."""
     if os.environ.get("SOMATIC_TEST_IMAGE") != "1":
         pytest.skip("building the image takes minutes: set SOMATIC_TEST_IMAGE=1 to have it tested")
@@ -42,3 +48,9 @@ def container() -> Iterator[Container]:
 def demo(container: Container) -> str:
     """What `somatic demo` says in the container; its folder is /work/somatic-demo."""
     return container.run("somatic", "demo", within_s=600)
+
+
+def describe_checkout() -> str:
+    """The commit, and whether files differ from it."""
+    command = ["git", "describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty=.dirty"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()

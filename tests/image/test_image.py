@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
+from conftest import describe_checkout
 from container import Container, end, first_process
 
 pytestmark = pytest.mark.timeout(1800)
@@ -45,11 +46,10 @@ for name in importlib.metadata.packages_distributions():
 """
 
 
-def test_version_names_the_commit(container: Container) -> None:
-    """The image has no .git, and still says which commit it was built of."""
-    described = ["git", "describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty=.dirty"]
-    commit = subprocess.run(described, cwd=Path(__file__).parent, check=True, capture_output=True, text=True).stdout
-    assert container.run("somatic", "--version") == f"somatic {version('somatic')}+g{commit}"
+def test_version_names_the_commit(container: Container, commit_before: str) -> None:
+    """The image has no .git, and still says which commit it was built of, though others may come meanwhile."""
+    said = container.run("somatic", "--version").strip()
+    assert said in [f"somatic {version('somatic')}+g{commit}" for commit in (commit_before, describe_checkout())]
 
 
 def test_help_without_a_command(container: Container) -> None:

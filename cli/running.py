@@ -1,0 +1,87 @@
+"""Running a flow in this process, for a person in a terminal."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli.prefect_settings import check_server, prepare_prefect
+
+if TYPE_CHECKING:
+    from prefect.flows import Flow
+
+    from flows.watching import Summary
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what runs inside with one line, and the exit status that shells know them by."""
+    exit_status = 128 + signal.SIGINT
+
+    def terminate(*_: object) -> None:
+        nonlocal exit_status
+        exit_status = 128 + signal.SIGTERM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("somatic: stopped; what was measured is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(exit_status) from None
+
+
+def run_shown(
+    load_flow: "Callable[[], Flow[..., Any]]", parameters: dict[str, Any], prefect_home: Path | None = None
+) -> Any:
+    """Run a flow in this process and show how it goes; at the end how many of what, and where the tables are.
+
+    Parameters
+    ----------
+    load_flow : callable
+        Imports the flow, which takes as long as the start of a Prefect server, beside which it is done.
+    parameters : dict
+        Of the flow.
+    prefect_home : Path, optional
+        As for `prepare_prefect`.
+
+    Returns
+    -------
+    object
+        What the flow returns.
+
+    Raises
+    ------
+    SomaticError
+        What the flow failed with; the summaries of its extractions have been shown then.
+    """
+    import httpx
+    from rich.console import Console
+
+    from cli.showing import show_summary, shown_progress
+    from flows.own_server import own_server
+    from somatic.errors import TransientError
+
+    prepare_prefect(prefect_home)
+    summaries: list[Summary] = []
+    try:
+        with shown_progress(Console(stderr=True)) as callbacks:
+            check_server()
+            with own_server() as wait:
+                flow = load_flow()
+                from flows.watching import Watcher, watched_by
+
+                wait()
+                with watched_by(Watcher(**callbacks, on_summary=summaries.append)):
+                    return flow(**parameters)
+    except httpx.HTTPError as error:
+        raise TransientError(
+            f"Prefect's server stopped answering ({error}); what was measured is kept, "
+            "and the same command goes on from there"
+        ) from error
+    finally:
+        for summary in summaries:
+            show_summary(Console(), summary)
