@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from somatic.extraction import Extraction
     from somatic.planning.estimate import Estimate
     from somatic.results.collect import Counts
+    from somatic.results.cost import Cost
     from somatic.results.status import Status
 
 _LINE_EVERY_S = 30.0
@@ -112,8 +113,22 @@ def show_summary(console: Console, summary: "Summary") -> None:
         markup=False,
     )
     _show_reasons(console, summary.reasons)
-    console.print(f"cost: {summary.cost.words}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"cost: {cost_in_words(summary.cost)}", highlight=False, soft_wrap=True, markup=False)
     console.print(summary.table, highlight=False, soft_wrap=True, markup=False)
+
+
+def cost_in_words(cost: "Cost") -> str:
+    """What a run cost, beside a full run, in one line; requests are left out where CAVE is not used."""
+    full, n_requests = cost.full_run, sum(cost.requests.values())
+    spent = [
+        f"{size_in_words(cost.segmentation_bytes)} of segmentation",
+        f"{_counted(cost.cells_computed, 'cell')} measured",
+    ]
+    at_once = [size_in_words(full.segmentation_bytes), _counted(full.cells, "cell")]
+    if n_requests or full.requests:
+        spent.insert(0, f"{_counted(n_requests, 'request')} to CAVE")
+        at_once.insert(0, _counted(full.requests, "request"))
+    return f"at least {', '.join(spent)}; a full run: about {', '.join(at_once)}"
 
 
 def show_status(console: Console, name: str, status: "Status", states: "tuple[str, Counter[str]] | None") -> None:

@@ -95,7 +95,7 @@ def collect_features(
             started=run.started,
             finished=finished,
             cost=cost.as_dict(),
-            changes=count_changes(changes) if changes is not None else None,
+            changes={"base": run.base, **count_changes(changes)} if changes is not None else None,
         ),
     )
     with _if_the_server_answers():

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cli.showing import cost_in_words
 from somatic.planning.estimate import Estimate
 from somatic.results.collect import PROVENANCE_SCHEMA
 from somatic.results.cost import Cost, FullRun, load_cost, load_requests, put_requests
@@ -108,4 +109,4 @@ def test_requests_of_all_processes_of_a_run(store_url: str) -> None:
 def test_in_one_line(requests: dict[str, int], full_requests: int, words: str) -> None:
     """With requests, and without where CAVE is not used."""
     full = FullRun(144_120, full_requests, 18_000_000_000_000, "computed cells")
-    assert Cost(requests, 12, 144_108, 640, 1_500_000_000, full).words == words
+    assert cost_in_words(Cost(requests, 12, 144_108, 640, 1_500_000_000, full)) == words

@@ -3,17 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pyarrow.compute as pc
 
 from somatic.planning.estimate import Estimate
-from somatic.progress import size_in_words
 from somatic.results.parquet import table_from_parquet
 from somatic.results.store import ResultStore
 
 _PUT_TIMEOUT_S = 20.0
+_NOTES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,6 @@ class Cost:
     segmentation_bytes: int
     full_run: FullRun
 
-    @property
-    def words(self) -> str:
-        """The same in one line for a person; requests are left out where CAVE is not used."""
-        full, asked = self.full_run, sum(self.requests.values())
-        uses_cave = asked or full.requests
-        spent = f"{asked:,} requests to CAVE, " if uses_cave else ""
-        spent += f"{size_in_words(self.segmentation_bytes)} of segmentation, {self.cells_computed:,} cells measured"
-        at_once = f"{full.requests:,} requests, " if uses_cave else ""
-        at_once += f"{size_in_words(full.segmentation_bytes)}, {full.cells:,} cells"
-        return f"at least {spent}; a full run: about {at_once}"
-
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
         return asdict(self)
@@ -97,8 +87,9 @@ def load_requests(store: ResultStore, run_id: str) -> Counter[str]:
     """
     folder = _folder(run_id)
     total: Counter[str] = Counter()
-    for name in store.names(folder):
-        total.update(json.loads(store.get(f"{folder}/{name}"))["requests"])
+    with ThreadPoolExecutor(_NOTES_AT_ONCE) as pool:
+        for note in pool.map(store.get, [f"{folder}/{name}" for name in store.names(folder)]):
+            total.update(json.loads(note)["requests"])
     return total
 
 

@@ -24,7 +24,7 @@ def make_manifest(
     started: datetime,
     finished: datetime,
     cost: Mapping[str, Any],
-    changes: Mapping[str, int] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that is needed to know where a table of features comes from.
 
@@ -46,8 +46,8 @@ def make_manifest(
         Of the run, with a time zone.
     cost : mapping
         What the run cost (`somatic.results.cost.Cost.as_dict`).
-    changes : mapping of str to int, optional
-        The version that the table was compared with, and nuclei by what is different of them.
+    changes : mapping, optional
+        The base that the table was compared with, and how many nuclei differ in what.
     """
     return {
         "dataset": dict(dataset),
