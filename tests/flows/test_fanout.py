@@ -1,7 +1,8 @@
-"""Shards as flow runs of a deployment, on a work pool of processes with a worker beside this one."""
+"""Extractions and shards as flow runs of deployments, on a work pool of processes with a worker beside this one."""
 
 import contextvars
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,15 +16,22 @@ from uuid import UUID
 import pandas as pd
 import psutil
 import pytest
-from extracting import Results, Spot, command, ended, error_of, run
+from extracting import TOKEN, Results, Spot, command, ended, error_of, run
 from file_server import Fault, FileServer
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterParentFlowRunId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Pending
 
 import flows.deployed
 import flows.fanout
+from flows.watch import watch
+from sandbox.phantom.scene import Scene
 from somatic.errors import FutileExtraction, PermanentError
 
 POOL = "fanout"
@@ -45,7 +53,7 @@ def worker(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) 
     ran = ended(deploy)
     assert ran.status == 0, ran.err
     arguments = ("worker", "start", "--pool", POOL, "--type", "process")
-    environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2", "CAVE_TOKEN": TOKEN}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([PREFECT, *arguments], cwd=folder, stdout=log, stderr=log, env=environment)
     try:
@@ -210,6 +218,31 @@ def test_retry_runs_the_shards_again_that_failed(
     assert finished(client, parent).state_name == "Completed"
     assert sorted(each.run_count for each in shards(client, parent)) == [1, 2]
     assert results.features == undisturbed.features
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_new_version_runs_as_deployed(
+    client: SyncPrefectClient, scene: Scene, cave_dataset: Path, undisturbed: Results, tmp_path: Path
+) -> None:
+    """A look for versions starts the extraction of version 2, which the worker runs; then there is nothing to do.
+
+    Without shards, which would take as long again.
+    """
+    deployed = client.read_deployment_by_name("extract/minnie65")
+    fields = deployed.model_dump(include={"work_pool_name", "work_queue_name", "entrypoint", "pull_steps"})
+    client.create_deployment(deployed.flow_id, "whole", parameters={"workers": 2, "meshes": False}, **fields)
+    shutil.copytree(undisturbed.root, tmp_path / "results")
+    results = Results(str(tmp_path / "results"), version=2)
+    options = {"dataset": str(cave_dataset), "to": results.root, "extract_deployment": "extract/whole"}
+    assert watch(**options) == [2]
+    config = Results(results.root).store.url.rpartition("/")[2]
+    with_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[f"phantom:2:{config}"]))
+    [started] = client.read_flow_runs(flow_run_filter=with_key)
+    ran = finished(client, started.id)
+    assert (ran.name, ran.state_name) == ("phantom v2", "Completed")
+    assert results.table.index.tolist() == sorted(scene.nuclei(2)["id"])
+    assert watch(**options) == []
+    client.delete_flow_run(started.id)
 
 
 def test_shards_that_cannot_begin(
