@@ -168,6 +168,7 @@ class Volume:
         features = parquet_bytes(feature_table(rows))
         extraction.store.put("features.parquet", features)
         extraction.store.put("provenance.parquet", parquet_bytes(pa.Table.from_pylist(rows, schema=PROVENANCE_SCHEMA)))
+        extraction.store.put("nuclei.parquet", parquet_bytes(pa.table({"nucleus_id": self.ids})))
         n = len(rows)
         counts = {"queried": n, "nuclei": n, "failed_transient": 0}
         stated = {"features.parquet": hashlib.sha256(features).hexdigest()}
