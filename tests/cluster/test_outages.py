@@ -11,7 +11,6 @@ from prefect.states import Cancelling
 
 from deployments.automations import silent_runs
 
-DATABASE = "postgres"
 pytestmark = pytest.mark.timeout(1200)
 
 
