@@ -15,7 +15,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3-venv
 RUN python3 -m venv /build \
  && python3 -m venv --without-pip /opt/somatic
-# With requirements.lock in its place the image has no Kubernetes worker and no gs://, and is 80 MB smaller.
+# With requirements.lock in its place the image has no Kubernetes worker and no gs://, and is 70 MB smaller.
 ARG LOCK=requirements-worker.lock
 COPY ${LOCK} /src/
 # Tests of packages are a tenth of the image. Bytecode is kept, since a user who cannot write would compile it at every
