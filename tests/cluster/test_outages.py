@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 def test_prefect_server_away(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
-    """While Prefect's server is away the shards measure on, and the extraction waits for longer than its client tries."""
+    """While Prefect's server is away the shards measure on, and the extraction waits longer than its client tries."""
     lab.server.stop()
     lab.repair()
     time.sleep(90)
