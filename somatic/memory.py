@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from somatic.cutout import BATCH_BYTES, half_side_vx
+from somatic.cutout import half_side_vx
+from somatic.volume.files import BATCH_BYTES
 
 # What a container is told of itself, by newer kernels and older ones: its limit, its use, and what of that is cache.
 _CGROUPS = (

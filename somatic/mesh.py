@@ -4,24 +4,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-import zmesh
 
+from somatic.bitmask import BitMask
 from somatic.errors import DegenerateMesh
+from somatic.marching_cubes import surface
+from somatic.simplify import simplify
 
-# Part of the published definition: the number of synapses depends on the density of vertices.
-_REDUCTION_FACTOR = 100
-_MAX_ERROR_NM = 8
 # Volume over area^1.5, which is 0.09 for a sphere: below this a volume is rounding.
 _FLAT = 1e-9
 
 
-def mask_to_mesh(mask: np.ndarray, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:
-    """Surface of a mask by marching cubes, simplified as the published features were.
+def mask_to_mesh(mask: BitMask, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:
+    """Surface of a mask by marching cubes, simplified to the density of the published features.
 
     Parameters
     ----------
-    mask : (nx, ny, nz) bool
-        Must not touch a face of the array, else the mesh is open there.
+    mask : BitMask
+        Must not touch a face of the box, else the mesh is open there.
     resolution_nm : (3,) float
         Size of a voxel.
     origin_nm : (3,) float
@@ -34,16 +33,11 @@ def mask_to_mesh(mask: np.ndarray, resolution_nm: np.ndarray, origin_nm: np.ndar
 
     Notes
     -----
-    zmesh's simplification depends on the layout of the array; transposed and with the axes reversed it keeps the
-    vertices that the published features were computed from (definitions.md, "Soma mask, published", 5).
+    The number of synapses depends on the density of vertices (definitions.md, "Soma mask, published", 5).
     """
-    if not mask.any():
-        return trimesh.Trimesh()
-    mesher = zmesh.Mesher(tuple(float(r) for r in resolution_nm[::-1]))
-    mesher.mesh(np.ascontiguousarray(mask).transpose(2, 1, 0), close=False)
-    reversed_axes = mesher.get(1, reduction_factor=_REDUCTION_FACTOR, max_error=_MAX_ERROR_NM)
-    vertices_nm = reversed_axes.vertices[:, ::-1].astype(np.float64) + origin_nm
-    return trimesh.Trimesh(vertices_nm, reversed_axes.faces[:, ::-1].astype(np.int64), process=False)
+    vertices_vx, faces = surface(mask)
+    vertices_nm, faces = simplify(vertices_vx * resolution_nm, faces)
+    return trimesh.Trimesh(vertices_nm + origin_nm, faces, process=False)
 
 
 def largest_piece(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, int]:
