@@ -76,7 +76,7 @@ def main() -> None:
 
 def apart(which: str) -> Run:
     """Run this program again for one of the two, with one core to itself."""
-    environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "benchmarks.one_cell", *sys.argv[1:], "--only", which]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment).stdout
     return Run(**json.loads(answer.splitlines()[-1]))
@@ -88,8 +88,8 @@ def watched(run: Run, folder: Path) -> Iterator[None]:
     opened: dict[str, int] = {}
 
     def on_event(event: str, details: tuple) -> None:
-        if event == "open" and str(details[0]).startswith(str(folder.resolve())) and os.path.isfile(details[0]):
-            opened[str(details[0])] = os.path.getsize(details[0])
+        if event == "open" and str(details[0]).startswith(str(folder.resolve())) and Path(details[0]).is_file():
+            opened[str(details[0])] = Path(details[0]).stat().st_size
 
     sys.addaudithook(on_event)
     Path("/proc/self/clear_refs").write_text("5")

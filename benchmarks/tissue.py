@@ -168,7 +168,7 @@ def _paint(
                 start_um, end_um = tube.points_um[n : n + 2]
                 radii_um = (float(tube.radii_um[n]), float(tube.radii_um[n + 1]))
 
-                def level(x, y, z, start_um=start_um, end_um=end_um, radii_um=radii_um):  # noqa: ANN001, ANN202
+                def level(x, y, z, start_um=start_um, end_um=end_um, radii_um=radii_um):
                     return rod_level(x, y, z, start_um=start_um, end_um=end_um, radii_um=radii_um)
 
                 bodies.append((level, start_um, end_um, max(radii_um)))

@@ -88,7 +88,7 @@ def without_rest(mask: BitMask) -> BitMask:
 
 
 @compiled
-def _add(words, voxels, lower_x, lower_y, lower_z):  # noqa: ANN001, ANN202
+def _add(words, voxels, lower_x, lower_y, lower_z):
     n_x, n_y, n_z = voxels.shape
     for x in range(n_x):
         bit = np.uint64(1) << np.uint64((x + lower_x) % BITS)

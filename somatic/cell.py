@@ -21,7 +21,7 @@ from somatic.errors import (
 from somatic.features import MEASURED, Row
 from somatic.folds import measure_folds
 from somatic.mask import repair, room_for_repair
-from somatic.mesh import Measures, largest_piece, mask_to_mesh, measure
+from somatic.mesh import Measures, is_watertight, largest_piece, mask_to_mesh, measure
 from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
 from somatic.synapses import count_soma_synapses
 from somatic.tables import Synapses
@@ -206,7 +206,7 @@ def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> Me
     row = measured.row
     with measured.stage("nucleus"):
         stored = nuclei.mesh(cell.nucleus_id)
-        row["nucleus_watertight"] = stored.is_watertight
+        row["nucleus_watertight"] = is_watertight(stored)
         mesh, row["nucleus_mesh_repaired"] = closed(stored)
         row["nucleus_watertight"] = True
         measures = measure(mesh, "nucleus mesh")

@@ -98,7 +98,7 @@ def _from_above(words: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _fill_holes(words, n_x):  # noqa: ANN001, ANN202
+def _fill_holes(words, n_x):
     # Empty voxels of a line along x come in runs. Runs of neighbouring lines that touch are one region, and region 0
     # is what reaches a face of the box.
     _, n_y, n_z = words.shape
@@ -141,14 +141,14 @@ def _fill_holes(words, n_x):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _next_run(words, n_x, y, z, x):  # noqa: ANN001, ANN202
+def _next_run(words, n_x, y, z, x):
     """First and last but one x of the next run of empty voxels from x on; n_x where there is none."""
     start = _next_bit(words, n_x, y, z, x, ~np.uint64(0))
     return start, _next_bit(words, n_x, y, z, start, np.uint64(0))
 
 
 @compiled
-def _next_bit(words, n_x, y, z, x, inverted):  # noqa: ANN001, ANN202
+def _next_bit(words, n_x, y, z, x, inverted):
     """The next x from x on of a bit that is set, or unset where they are inverted; n_x where there is none."""
     while x < n_x:
         word = (words[x // BITS, y, z] ^ inverted) >> np.uint64(x % BITS)
@@ -159,7 +159,7 @@ def _next_bit(words, n_x, y, z, x, inverted):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _join(starts, ends, region, a, a_stop, b, b_stop):  # noqa: ANN001, ANN202
+def _join(starts, ends, region, a, a_stop, b, b_stop):
     """Make runs of two lines that touch one region."""
     while a < a_stop and b < b_stop:
         if starts[a] < ends[b] and starts[b] < ends[a]:
@@ -172,7 +172,7 @@ def _join(starts, ends, region, a, a_stop, b, b_stop):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _region_of(region, run):  # noqa: ANN001, ANN202
+def _region_of(region, run):
     while region[run] != run:
         region[run] = region[region[run]]
         run = region[run]

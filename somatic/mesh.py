@@ -6,6 +6,8 @@ import numpy as np
 import trimesh
 
 from somatic.bitmask import BitMask
+from somatic.compiled import compiled
+from somatic.edges import opposite_edges
 from somatic.errors import DegenerateMesh
 from somatic.marching_cubes import surface
 from somatic.simplify import simplify
@@ -81,13 +83,39 @@ def measure(mesh: trimesh.Trimesh, name: str = "mesh") -> Measures:
     DegenerateMesh
         The mesh is flat: it has no volume, and no centre.
     """
-    # Far from the origin the sums of a volume lose digits, so measure a copy that stands on it.
+    # Far from the origin the sums of a volume lose digits, so measure as if it stood there.
     anchor = mesh.vertices.mean(axis=0)
-    centred = trimesh.Trimesh(mesh.vertices - anchor, mesh.faces, process=False)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        volume, area = float(centred.volume), float(centred.area)
+    volume, area, moment = _integrals(mesh.vertices - anchor, mesh.faces.view(np.ndarray))
     if not abs(volume) > _FLAT * area**1.5:
         raise DegenerateMesh(f"the {name} is flat: {len(mesh.faces)} faces enclose no volume")
     radius = np.cbrt(3 * abs(volume) / (4 * np.pi))
-    ratio = area / volume * radius / 3
-    return Measures(volume / 1e9, area / 1e6, float(ratio), np.asarray(centred.center_mass) + anchor)
+    return Measures(volume / 1e9, area / 1e6, float(area / volume * radius / 3), moment / volume + anchor)
+
+
+def is_watertight(mesh: trimesh.Trimesh) -> bool:
+    """Whether each edge has a face on either side."""
+    # trimesh sorts all edges for it; where all run back along each other, as they mostly do, that is not needed.
+    return is_consistent(mesh) or mesh.is_watertight
+
+
+def is_consistent(mesh: trimesh.Trimesh) -> bool:
+    """Whether each edge has a face on either side, and the two agree which side is out."""
+    return len(mesh.faces) > 0 and opposite_edges(mesh.faces.view(np.ndarray), len(mesh.vertices)).min() >= 0
+
+
+@compiled
+def _integrals(vertices, faces):
+    """Volume, area and first moment of a closed mesh, from one tetrahedron to the origin for each face."""
+    volume = area = 0.0
+    moment = np.zeros(3)
+    for face in faces:
+        p, q, r = vertices[face[0]], vertices[face[1]], vertices[face[2]]
+        ax, ay, az = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        bx, by, bz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        area += 0.5 * np.sqrt(x * x + y * y + z * z)
+        tetrahedron = (p[0] * x + p[1] * y + p[2] * z) / 6.0
+        volume += tetrahedron
+        for axis in range(3):
+            moment[axis] += 0.25 * tetrahedron * (p[axis] + q[axis] + r[axis])
+    return volume, area, moment

@@ -3,9 +3,10 @@
 import numpy as np
 import trimesh
 from cloudvolume import Mesh
+from cloudvolume.datasource.precomputed.mesh.unsharded import UnshardedLegacyPrecomputedMeshSource
 
 from somatic.errors import MissingNucleusMesh, OpenNucleusMesh, SegmentationError
-from somatic.mesh import largest_piece
+from somatic.mesh import is_consistent, is_watertight, largest_piece
 from somatic.volume.layer import open_layer, read_error
 
 _CLIPPED_WITHIN_NM = 3000.0
@@ -51,7 +52,9 @@ class NucleusLayer:
             found = source.get_manifest(nucleus_id) if hasattr(source, "get_manifest") else source.exists(nucleus_id)
             if not (any(found.values()) if isinstance(found, dict) else found):
                 raise missing
-            mesh = source.get(nucleus_id)
+            # Each fragment as it is: cloud-volume takes longer to merge vertices than all else with a nucleus takes.
+            fragments = {"fuse": False} if type(source) is UnshardedLegacyPrecomputedMeshSource else {}
+            mesh = source.get(nucleus_id, **fragments)
         except (MissingNucleusMesh, MemoryError):
             raise
         except Exception as error:
@@ -60,7 +63,11 @@ class NucleusLayer:
             mesh = mesh[nucleus_id]
         if not len(mesh.faces):
             raise missing
-        return trimesh.Trimesh(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+        merged = trimesh.Trimesh(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+        if not is_watertight(merged):
+            # A face that two fragments have is there once.
+            merged.update_faces(np.unique(merged.faces, axis=0, return_index=True)[1])
+        return merged
 
     def is_clipped(self, mesh: trimesh.Trimesh) -> bool:
         """Whether the bounding box of a mesh comes within 3 um of the bounds of the layer."""
@@ -79,7 +86,7 @@ def closed(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, bool]:
     OpenNucleusMesh
         Nothing is left to be closed.
     """
-    if mesh.is_watertight:
+    if is_watertight(mesh):
         return _outwards(mesh), False
     repaired = _with_simple_holes(mesh)
     if len(repaired.faces) and not repaired.is_watertight:
@@ -121,7 +128,7 @@ def _with_fans(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 def _outwards(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """A closed mesh whose faces point outwards, so that its volume is positive."""
-    if mesh.is_winding_consistent and mesh.volume > 0:
+    if is_consistent(mesh) and mesh.volume > 0:
         return mesh
     turned = mesh.copy()
     trimesh.repair.fix_normals(turned)

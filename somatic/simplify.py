@@ -7,6 +7,7 @@ edges is replaced by passes over the mesh, each with a higher limit, in which no
 import numpy as np
 
 from somatic.compiled import compiled
+from somatic.edges import edge_before, next_edge, opposite_edges
 
 _LIMITS_NM2 = (1.0, 4.0, 10.0, 30.0, 80.0, 80.0, 80.0)
 """Error up to which edges are collapsed, pass by pass: the mean square of the distance from the faces that were there.
@@ -17,7 +18,7 @@ the area is the same to 0.2 %. zmesh's limit is of another kind; rounding in its
 _PER_NM2 = 5e-4
 """Added to the error for each nm^2 of an edge's length, so that vertices stand as evenly as zmesh leaves them."""
 _PULL = 1e-3
-"""Weight of the middle of an edge against the faces, which alone leave the new vertex undetermined where they are flat."""
+"""Weight of an edge's middle against the faces, which alone leave a new vertex undetermined where they are flat."""
 _MOST_NEIGHBOURS = 24
 _LEAST_TURN = 0.04
 """Square of the cosine of the angle by which a face may turn."""
@@ -43,7 +44,7 @@ def simplify(vertices_nm: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     """
     points = vertices_nm.astype(np.float64)
     faces = faces.copy()
-    _collapse(points, faces, _quadrics(points, faces), _opposite(faces, len(points)), np.array(_LIMITS_NM2))
+    _collapse(points, faces, _quadrics(points, faces), opposite_edges(faces, len(points)), np.array(_LIMITS_NM2))
     faces = faces[faces[:, 0] >= 0]
     used = np.zeros(len(points), dtype=bool)
     used[faces] = True
@@ -51,45 +52,8 @@ def simplify(vertices_nm: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     return points[used], number[faces]
 
 
-# Edge 3 f + k runs from corner k of face f to the next corner.
-
-
 @compiled
-def _next(edge):  # noqa: ANN001, ANN202
-    return edge + 1 if edge % 3 < 2 else edge - 2
-
-
-@compiled
-def _before(edge):  # noqa: ANN001, ANN202
-    return edge - 1 if edge % 3 > 0 else edge + 2
-
-
-@compiled
-def _opposite(faces, n_vertices):  # noqa: ANN001, ANN202
-    """For each edge the one of the neighbouring face, which runs back; -1 at a border."""
-    start = faces.ravel()
-    n_edges = len(start)
-    first = np.zeros(n_vertices + 2, np.int32)
-    for vertex in start:
-        first[vertex + 2] += 1
-    for vertex in range(n_vertices):
-        first[vertex + 2] += first[vertex + 1]
-    leaving = np.empty(n_edges, np.int32)
-    for edge in range(n_edges):
-        leaving[first[start[edge] + 1]] = edge
-        first[start[edge] + 1] += 1
-    opposite = np.full(n_edges, -1, np.int32)
-    for edge in range(n_edges):
-        end = start[_next(edge)]
-        for back in leaving[first[end] : first[end + 1]]:
-            if start[_next(back)] == start[edge]:
-                opposite[edge] = back
-                break
-    return opposite
-
-
-@compiled
-def _quadrics(points, faces):  # noqa: ANN001, ANN202
+def _quadrics(points, faces):
     """For each vertex the squares of the distances from the planes around it, weighted by area, and the weight.
 
     In the order xx, xy, xz, x, yy, yz, y, zz, z, 1, weight.
@@ -122,14 +86,14 @@ def _quadrics(points, faces):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _collapse(points, faces, quadrics, opposite, limits):  # noqa: ANN001, ANN202
+def _collapse(points, faces, quadrics, opposite, limits):
     """Collapse edges in place; faces that are gone have corners -1."""
     start = faces.ravel()
     # The pass in which a vertex was moved last.
     moved_in = np.full(len(points), -1, np.int32)
     for edge in range(len(start)):
         if opposite[edge] < 0:
-            moved_in[start[edge]] = moved_in[start[_next(edge)]] = len(limits)
+            moved_in[start[edge]] = moved_in[start[next_edge(edge)]] = len(limits)
     around_a, around_b = np.empty(_MOST_NEIGHBOURS, np.int32), np.empty(_MOST_NEIGHBOURS, np.int32)
     for turn in range(len(limits)):
         for edge in range(len(start)):
@@ -155,7 +119,7 @@ def _collapse(points, faces, quadrics, opposite, limits):  # noqa: ANN001, ANN20
 
 
 @compiled
-def _best(p, q, of_p, of_q):  # noqa: ANN001, ANN202
+def _best(p, q, of_p, of_q):
     """Error of collapsing an edge from p to q, and the point where it is least."""
     xx, xy, xz, x = of_p[0] + of_q[0], of_p[1] + of_q[1], of_p[2] + of_q[2], of_p[3] + of_q[3]
     yy, yz, y = of_p[4] + of_q[4], of_p[5] + of_q[5], of_p[6] + of_q[6]
@@ -178,21 +142,21 @@ def _best(p, q, of_p, of_q):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _neighbours(start, opposite, edge, found):  # noqa: ANN001, ANN202
+def _neighbours(start, opposite, edge, found):
     """Number of vertices around the start of an edge, which are written to `found` as far as there is room."""
     out, n = edge, 0
     while True:
         if n < len(found):
-            found[n] = start[_next(out)]
+            found[n] = start[next_edge(out)]
         n += 1
-        out = np.int64(opposite[_before(out)])
+        out = np.int64(opposite[edge_before(out)])
         if out == edge:
             return n
 
 
 @compiled
-def _stays_a_surface(around_a, around_b):  # noqa: ANN001, ANN202
-    """Whether two neighbours may become one vertex: only the two faces at their edge may vanish, and not all of them."""
+def _stays_a_surface(around_a, around_b):
+    """Whether neighbours may become one vertex: only the two faces at their edge may vanish, and not all there are."""
     n_shared = 0
     for a in around_a:
         for b in around_b:
@@ -201,13 +165,13 @@ def _stays_a_surface(around_a, around_b):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _breaks(points, start, opposite, edge, x, y, z):  # noqa: ANN001, ANN202
+def _breaks(points, start, opposite, edge, x, y, z):
     """Whether a face around the start of an edge, which moves to x, y, z, turns too far or becomes a needle."""
     p = points[start[edge]]
     # The first and the last around it vanish with the edge.
-    out = np.int64(opposite[_before(edge)])
-    while np.int64(opposite[_before(out)]) != edge:
-        q, r = points[start[_next(out)]], points[start[_before(out)]]
+    out = np.int64(opposite[edge_before(edge)])
+    while np.int64(opposite[edge_before(out)]) != edge:
+        q, r = points[start[next_edge(out)]], points[start[edge_before(out)]]
         ax, ay, az = r[0] - q[0], r[1] - q[1], r[2] - q[2]
         bx, by, bz = p[0] - q[0], p[1] - q[1], p[2] - q[2]
         cx, cy, cz = x - q[0], y - q[1], z - q[2]
@@ -222,21 +186,21 @@ def _breaks(points, start, opposite, edge, x, y, z):  # noqa: ANN001, ANN202
         edges2 = ax * ax + ay * ay + az * az + cx * cx + cy * cy + cz * cz + dx * dx + dy * dy + dz * dz
         if 12 * new2 < (_LEAST_COMPACTNESS * edges2) ** 2:
             return True
-        out = np.int64(opposite[_before(out)])
+        out = np.int64(opposite[edge_before(out)])
     return False
 
 
 @compiled
-def _merge(start, opposite, edge, back):  # noqa: ANN001, ANN202
+def _merge(start, opposite, edge, back):
     """Make the end of an edge its start, and take the faces on its two sides out."""
     out = back
     while True:
         start[out] = start[edge]
-        out = np.int64(opposite[_before(out)])
+        out = np.int64(opposite[edge_before(out)])
         if out == back:
             break
     for side in (edge, back):
-        left, right = opposite[_next(side)], opposite[_before(side)]
+        left, right = opposite[next_edge(side)], opposite[edge_before(side)]
         opposite[left], opposite[right] = right, left
         first = side - side % 3
         start[first : first + 3] = -1
