@@ -128,7 +128,8 @@ def plain(tissue: Tissue) -> Run:
 def somatic(tissue: Tissue) -> Run:
     """Measure the first cell as the product does."""
     from somatic.cell import Cell
-    from somatic.measuring import CellMeasurer, Inputs
+    from somatic.measuring import Inputs
+    from somatic.ready import CellMeasurer
     from somatic.tables import synapses_from_raw
 
     run = Run()

@@ -63,7 +63,8 @@ class NucleusLayer:
             mesh = mesh[nucleus_id]
         if not len(mesh.faces):
             raise missing
-        merged = trimesh.Trimesh(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+        vertices, number = _merged(mesh.vertices.astype(np.float64))
+        merged = trimesh.Trimesh(vertices, number[mesh.faces], process=False)
         if not is_watertight(merged):
             # A face that two fragments have is there once.
             merged.update_faces(np.unique(merged.faces, axis=0, return_index=True)[1])
@@ -74,6 +75,20 @@ class NucleusLayer:
         lower, upper = mesh.bounds
         near = (lower - self.lower_nm < _CLIPPED_WITHIN_NM) | (self.upper_nm - upper < _CLIPPED_WITHIN_NM)
         return bool(near.any())
+
+
+def _merged(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices in order, each once, (m, 3), and for each that was there, (n, 3), which of them it is, (n,) int.
+
+    The order is that of cloud-volume, on which folds depend where two vertices are equally near.
+    """
+    order = np.lexsort(vertices.T[::-1])
+    ordered = vertices[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.cumsum(is_first) - 1
+    return ordered[is_first], number
 
 
 def closed(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, bool]:
