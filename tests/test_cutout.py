@@ -12,6 +12,7 @@ from volumes import put_sharded_volume, put_volume
 
 from somatic.bitmask import BitMask
 from somatic.cutout import Box, Cutout, Segmentation, cutout_box
+from somatic.volume.files import LayerFiles
 
 MINNIE = ((4, 4, 40), (64, 64, 40))
 SHAPE = (50, 37, 29)
@@ -258,14 +259,14 @@ def test_files_are_fetched_in_bounded_batches(tmp_path: Path, monkeypatch: pytes
     segmentation = Segmentation(put_volume(tmp_path, labels), 0)
     monkeypatch.setattr("somatic.volume.files.BATCH_BYTES", 4 * 32 * 32 * 16 * 8)
     batches: list[int] = []
-    fetch = Segmentation._fetch
+    fetch = LayerFiles._fetch
 
     def counted(*args: np.ndarray) -> dict:
         contents = fetch(*args)
         batches.append(len(contents))
         return contents
 
-    monkeypatch.setattr(Segmentation, "_fetch", counted)
+    monkeypatch.setattr(LayerFiles, "_fetch", counted)
     assert segmentation.read(segmentation.bounds, 1).mask.to_array().all()
     assert batches == [4] * 5
 

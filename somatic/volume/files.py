@@ -13,11 +13,12 @@ from somatic.volume.box import Box
 from somatic.volume.layer import one_line, read_error
 from somatic.volume.sharding import ShardCheck
 
-# Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory.
+# Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory. A layer of
+# those that a box touches is always fetched at once.
 _FILES_PER_BATCH = 64
-BATCH_BYTES = 256 * 2**20
+BATCH_BYTES = 16 * 2**20
 # A file that is not stored raw has at most this share of the bytes of its labels.
-_CODED_SHARE = 0.25
+_CODED_SHARE = 1 / 8
 
 
 class LayerFiles:
