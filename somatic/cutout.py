@@ -16,6 +16,7 @@ from somatic.errors import SegmentationError
 from somatic.volume.blocks import mark_labels
 from somatic.volume.box import Box
 from somatic.volume.decoding import LABEL_TYPES, decode_labels, encoding_fault
+from somatic.volume.file_cache import FileCache
 from somatic.volume.files import LayerFiles
 from somatic.volume.layer import open_layer
 
@@ -115,6 +116,8 @@ class Segmentation:
         Which of its resolutions.
     cave_server : str, optional
         Address of the CAVE server whose token opens a graph; default: the graph's own server.
+    cache : FileCache, optional
+        Where files are kept for who reads them next.
 
     Attributes
     ----------
@@ -131,7 +134,7 @@ class Segmentation:
         The server of the graph refused, or did not answer.
     """
 
-    def __init__(self, url: str, mip: int, cave_server: str | None = None) -> None:
+    def __init__(self, url: str, mip: int, cave_server: str | None = None, cache: FileCache | None = None) -> None:
         self.url = self.layer_url = url
         self.mip = mip
         self.graph = _open_graph(url, cave_server) if segmentation_kind(url) == "graph" else None
@@ -141,7 +144,7 @@ class Segmentation:
         if fault := _fault_of(self._volume):
             raise SegmentationError(f"{self.layer_url} is not a segmentation that can be read: {fault}")
         self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
-        self._files = LayerFiles(self._volume, self.layer_url)
+        self._files = LayerFiles(self._volume, self.layer_url, cache)
         self.bounds, self.file_shape = self._files.bounds, self._files.shape
 
     def leaves(self, root_id: int, box: Box) -> np.ndarray:
@@ -210,6 +213,16 @@ class Segmentation:
                 n_unlabelled += self._add_file(content, file_box, part, labels, mask, box)
         return Cutout(mask, inside.n_voxels, n_unlabelled)
 
+    def fetch_into_cache(self, box: Box) -> None:
+        """Fetch what `read` of a box will ask for; only with a cache.
+
+        Raises
+        ------
+        SegmentationUnavailable
+            A file could not be read.
+        """
+        self._files.fetch_into_cache(box.clipped_to(self.bounds))
+
     def label_at(self, point_nm: np.ndarray) -> int:
         """Label of the voxel that holds a point, (3,) in nm, of a graph its supervoxel; 0 outside the volume."""
         voxel = np.floor(np.asarray(point_nm) / self.resolution_nm).astype(np.int64)
@@ -248,6 +261,7 @@ class Segmentation:
         except MemoryError:
             raise
         except Exception as error:
+            self._files.forget(file_box)
             raise self._files.broken(file_box, error) from error
 
 

@@ -269,6 +269,7 @@ class Extraction:
         synapses: Synapses | None = None,
         cell_timeout_s: float = CELL_TIMEOUT_S,
         memory_bytes: int | None = None,
+        file_cache: str | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[Row]:
         """Measure some rows of a plan in a process of their own.
@@ -285,6 +286,8 @@ class Extraction:
             Longest time for one cell.
         memory_bytes : int, optional
             Memory there is for one cell, noted of those that are killed.
+        file_cache : str, optional
+            Folder where files of the segmentation are kept for the cells after these.
         stop : threading.Event, optional
             Set by another thread to end soon.
 
@@ -304,6 +307,7 @@ class Extraction:
         cells = list(waiting.values())
         try:
             inputs = self.inputs(synapses.onto([cell.root_id for cell in cells]) if synapses else None)
+            inputs = replace(inputs, file_cache=file_cache)
             if self.on_graph:
                 cells = self.with_leaves(cells, stop)
                 # With the leaves at hand the watershed is read like a flat copy, without token and server.

@@ -182,8 +182,8 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
     try:
         measure = CellMeasurer(inputs)
         results.send(None)
-        for cell in cells:
-            results.send(measure(cell))
+        for result in measure.all_of(cells):
+            results.send(result)
     except MemoryError:
         sys.exit(_OUT_OF_MEMORY)
     except SomaticError as error:

@@ -1,15 +1,17 @@
 """The files of a Precomputed layer at one mip: which of them a box touches, and what they hold."""
 
 import itertools
+import threading
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+from cloudfiles import CloudFiles
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
 from somatic.errors import SegmentationUnavailable
 from somatic.volume.box import Box
+from somatic.volume.file_cache import FileCache
 from somatic.volume.layer import one_line, read_error
 from somatic.volume.sharding import ShardCheck
 
@@ -19,6 +21,11 @@ _FILES_PER_BATCH = 64
 BATCH_BYTES = 16 * 2**20
 # A file that is not stored raw has at most this share of the bytes of its labels.
 _CODED_SHARE = 1 / 8
+_CONNECTIONS = 20
+
+Cell = tuple[int, ...]
+"""A place in the grid of files."""
+Key = str | int
 
 
 class LayerFiles:
@@ -30,6 +37,8 @@ class LayerFiles:
         Opened at the mip.
     url : str
         What the layer is called in an error.
+    cache : FileCache, optional
+        Where files are kept for who reads them next.
 
     Attributes
     ----------
@@ -39,14 +48,21 @@ class LayerFiles:
         Voxels in a file, but for those at the upper bounds.
     """
 
-    def __init__(self, volume: CloudVolume, url: str) -> None:
+    def __init__(self, volume: CloudVolume, url: str, cache: FileCache | None = None) -> None:
         self._volume = volume
         self._url = url
         self._mip = volume.mip
         bounds = volume.bounds
         self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
         self.shape = np.array(volume.chunk_size, dtype=np.int64)
-        self._shards = ShardCheck(volume, self._mip) if volume.image.is_sharded(self._mip) else None
+        self._folder = volume.meta.key(self._mip)
+        self._reader = volume.image.shard_reader(self._mip) if volume.image.is_sharded(self._mip) else None
+        self._shards = ShardCheck(volume, self._mip) if self._reader else None
+        # Threads hide how long an answer takes; a disk answers at once.
+        on_disk = volume.meta.path.protocol == "file"
+        self._store = CloudFiles(volume.meta.cloudpath, progress=False, num_threads=1 if on_disk else _CONNECTIONS)
+        self._cache = cache
+        self._one_at_a_time = threading.Lock()
 
     def read(self, box: Box) -> Iterator[tuple[Box, bytes | None]]:
         """Every file that holds a part of a box inside the volume, decompressed but not decoded.
@@ -65,23 +81,43 @@ class LayerFiles:
         """
         if box.n_voxels == 0:
             return
-        first = (box.lower_vx - self.bounds.lower_vx) // self.shape
-        last = (box.upper_vx - 1 - self.bounds.lower_vx) // self.shape
-        n_x, n_y, n_z = (last - first + 1).tolist()
-        layers_per_batch = max(1, self._files_per_batch() // (n_x * n_y))
-        for start in range(0, n_z, layers_per_batch):
-            lower, upper = first.copy(), last.copy()
-            lower[2] = first[2] + start
-            upper[2] = min(last[2], lower[2] + layers_per_batch - 1)
-            contents = self._fetch(lower, upper)
-            for cell in itertools.product(*(range(a, b + 1) for a, b in zip(lower, upper, strict=True))):
-                file_box = self._box(np.array(cell))
-                key = self._key(cell, file_box)
+        for cells in self._batches(box):
+            contents = self._contents([self._key(cell) for cell in cells])
+            for cell in cells:
+                file_box, key = self._box(cell), self._key(cell)
                 # Taken out, so that one batch is gone when the next is fetched.
                 content = contents.pop(key)
-                if content is None and self._shards:
+                if content is None:
                     self._check_shard(key, file_box)
                 yield file_box, content
+
+    def fetch_into_cache(self, box: Box) -> None:
+        """Have the files that hold a part of a box inside the volume in the cache, so that reading it does not wait.
+
+        Raises
+        ------
+        SegmentationUnavailable
+            A file could not be read.
+        """
+        for cells in self._batches(box):
+            self._contents([self._key(cell) for cell in cells])
+
+    def forget(self, file_box: Box) -> None:
+        """Have a file that turned out to be broken be fetched again the next time."""
+        if self._cache:
+            cell = (file_box.lower_vx - self.bounds.lower_vx) // self.shape
+            self._cache.forget(self._name(self._key(tuple(cell.tolist()))))
+
+    def _batches(self, box: Box) -> Iterator[list[Cell]]:
+        """Grid cells of the files of a box, a few layers at once."""
+        if box.n_voxels == 0:
+            return
+        first = (box.lower_vx - self.bounds.lower_vx) // self.shape
+        last = (box.upper_vx - 1 - self.bounds.lower_vx) // self.shape
+        along_x, along_y, along_z = (range(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True))
+        layers_per_batch = max(1, self._files_per_batch() // (len(along_x) * len(along_y)))
+        for start in range(0, len(along_z), layers_per_batch):
+            yield list(itertools.product(along_x, along_y, along_z[start : start + layers_per_batch]))
 
     def _files_per_batch(self) -> int:
         volume = self._volume
@@ -90,34 +126,61 @@ class LayerFiles:
             file_bytes = int(file_bytes * _CODED_SHARE)
         return int(np.clip(BATCH_BYTES // max(file_bytes, 1), 1, _FILES_PER_BATCH))
 
-    def _fetch(self, lower: np.ndarray, upper: np.ndarray) -> dict[Any, bytes | None]:
-        """Files of the grid cells `lower` to `upper` (inclusive)."""
-        corner, opposite = self._box(lower).lower_vx, self._box(upper).upper_vx
+    def _contents(self, keys: list[Key]) -> dict[Key, bytes | None]:
+        """Files, from the cache as far as it has them; it has them afterwards."""
+        cache = self._cache
+        if cache is None:
+            return self._fetch(keys)
+        contents = self._kept(cache, keys)
+        missing = [key for key in keys if key not in contents]
+        # Locks are those of the process, so that its threads must take turns.
+        with self._one_at_a_time, cache.claimed(map(self._name, missing)):
+            contents |= self._kept(cache, missing)
+            missing = [key for key in missing if key not in contents]
+            for key, content in self._fetch(missing).items():
+                contents[key] = content
+                # An empty file is no file that is missing.
+                if content != b"":
+                    cache.put(self._name(key), content or b"")
+        return contents
+
+    def _kept(self, cache: FileCache, keys: list[Key]) -> dict[Key, bytes | None]:
+        kept = ((key, cache.get(self._name(key))) for key in keys)
+        return {key: content or None for key, content in kept if content is not None}
+
+    def _fetch(self, keys: list[Key]) -> dict[Key, bytes | None]:
+        """Files from the store, decompressed; None for one that it does not have."""
+        if not keys:
+            return {}
         try:
-            return self._volume.image.download_files(Bbox(Vec(*corner), Vec(*opposite)), self._mip)
+            if self._reader:
+                return self._reader.get_data(keys, self._folder, progress=False)
+            return {found["path"]: found["content"] for found in self._store.get(keys)}
         except MemoryError:
             raise
         except Exception as error:
             raise read_error(self._url, error) from error
 
-    def _box(self, cell: np.ndarray) -> Box:
-        lower = self.bounds.lower_vx + cell * self.shape
+    def _name(self, key: Key) -> str:
+        return f"{self._url} {self._folder} {key}"
+
+    def _box(self, cell: Cell) -> Box:
+        lower = self.bounds.lower_vx + np.array(cell) * self.shape
         return Box(lower, np.minimum(lower + self.shape, self.bounds.upper_vx))
 
-    def _key(self, cell: tuple[int, ...], file_box: Box) -> Any:
-        """Under which key `download_files` returns the file of a grid cell."""
-        image = self._volume.image
-        if image.is_sharded(self._mip):
-            size = np.array(self.bounds.shape)
-            grid = np.ceil(size / self.shape).astype(np.uint32)
-            return compressed_morton_code(np.array(cell, dtype=np.uint32), grid)
-        name = Bbox(Vec(*file_box.lower_vx), Vec(*file_box.upper_vx)).to_filename()
-        return self._volume.meta.join(self._volume.meta.key(self._mip), name)
+    def _key(self, cell: Cell) -> Key:
+        """What the file of a grid cell is called in its store: a path, or in shards a number."""
+        if self._reader:
+            grid = np.ceil(np.array(self.bounds.shape) / self.shape).astype(np.uint32)
+            return int(compressed_morton_code(np.array(cell, dtype=np.uint32), grid))
+        box = self._box(cell)
+        return f"{self._folder}/{Bbox(Vec(*box.lower_vx), Vec(*box.upper_vx)).to_filename()}"
 
-    def _check_shard(self, key: int, file_box: Box) -> None:
-        assert self._shards
+    def _check_shard(self, key: Key, file_box: Box) -> None:
+        """Make sure that a file which was not found is not one whose shard is cut short."""
         try:
-            self._shards.check(key)
+            if self._shards:
+                self._shards.check(int(key))
         except Exception as error:
             raise self.broken(file_box, error) from error
 
