@@ -3,9 +3,11 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from cloudfiles import CloudFiles
+from cloudfiles.compression import decompress
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
@@ -26,6 +28,23 @@ _CONNECTIONS = 20
 Cell = tuple[int, ...]
 """A place in the grid of files."""
 Key = str | int
+
+
+class Stored(NamedTuple):
+    """A file as it travels, and how it is compressed: as HTTP names it, or empty where it is not."""
+
+    content: bytes
+    compression: str
+
+    @classmethod
+    def of(cls, kept: bytes) -> "Stored":
+        """From what `to_bytes` gave."""
+        compression, _, content = kept.partition(b"\n")
+        return cls(content, compression.decode())
+
+    def to_bytes(self) -> bytes:
+        """Both as one, for the cache."""
+        return self.compression.encode() + b"\n" + self.content
 
 
 class LayerFiles:
@@ -79,17 +98,15 @@ class LayerFiles:
         SegmentationUnavailable
             A file could not be read.
         """
-        if box.n_voxels == 0:
-            return
         for cells in self._batches(box):
             contents = self._contents([self._key(cell) for cell in cells])
             for cell in cells:
                 file_box, key = self._box(cell), self._key(cell)
                 # Taken out, so that one batch is gone when the next is fetched.
-                content = contents.pop(key)
-                if content is None:
+                stored = contents.pop(key)
+                if stored is None:
                     self._check_shard(key, file_box)
-                yield file_box, content
+                yield file_box, None if stored is None else self._decompress(stored, file_box)
 
     def fetch_into_cache(self, box: Box) -> None:
         """Have the files that hold a part of a box inside the volume in the cache, so that reading it does not wait.
@@ -126,7 +143,7 @@ class LayerFiles:
             file_bytes = int(file_bytes * _CODED_SHARE)
         return int(np.clip(BATCH_BYTES // max(file_bytes, 1), 1, _FILES_PER_BATCH))
 
-    def _contents(self, keys: list[Key]) -> dict[Key, bytes | None]:
+    def _contents(self, keys: list[Key]) -> dict[Key, Stored | None]:
         """Files, from the cache as far as it has them; it has them afterwards."""
         cache = self._cache
         if cache is None:
@@ -137,29 +154,40 @@ class LayerFiles:
         with self._one_at_a_time, cache.claimed(map(self._name, missing)):
             contents |= self._kept(cache, missing)
             missing = [key for key in missing if key not in contents]
-            for key, content in self._fetch(missing).items():
-                contents[key] = content
-                # An empty file is no file that is missing.
-                if content != b"":
-                    cache.put(self._name(key), content or b"")
-        return contents
+            fetched = self._fetch(missing)
+            for key, stored in fetched.items():
+                if stored is None or stored.content:
+                    cache.put(self._name(key), stored.to_bytes() if stored else b"")
+        return contents | fetched
 
-    def _kept(self, cache: FileCache, keys: list[Key]) -> dict[Key, bytes | None]:
+    def _kept(self, cache: FileCache, keys: list[Key]) -> dict[Key, Stored | None]:
         kept = ((key, cache.get(self._name(key))) for key in keys)
-        return {key: content or None for key, content in kept if content is not None}
+        return {key: Stored.of(content) if content else None for key, content in kept if content is not None}
 
-    def _fetch(self, keys: list[Key]) -> dict[Key, bytes | None]:
-        """Files from the store, decompressed; None for one that it does not have."""
+    def _fetch(self, keys: list[Key]) -> dict[Key, Stored | None]:
+        """Files from the store; None for one that it does not have."""
         if not keys:
             return {}
         try:
             if self._reader:
-                return self._reader.get_data(keys, self._folder, progress=False)
-            return {found["path"]: found["content"] for found in self._store.get(keys)}
+                compression = str(self._reader.spec.data_encoding).replace("raw", "")
+                contents = self._reader.get_data(keys, self._folder, progress=False, raw=True)
+                return {key: _stored(content, compression) for key, content in contents.items()}
+            files = self._store.get(keys, raw=True)
+            return {file["path"]: _stored(file["content"], file["compress"] or "") for file in files}
         except MemoryError:
             raise
         except Exception as error:
             raise read_error(self._url, error) from error
+
+    def _decompress(self, stored: Stored, file_box: Box) -> bytes:
+        try:
+            return decompress(stored.content, stored.compression)
+        except MemoryError:
+            raise
+        except Exception as error:
+            self.forget(file_box)
+            raise self.broken(file_box, error) from error
 
     def _name(self, key: Key) -> str:
         return f"{self._url} {self._folder} {key}"
@@ -190,3 +218,7 @@ class LayerFiles:
         return SegmentationUnavailable(
             f"the file of voxels {name} at mip {self._mip} of {self._url} does not decode: {one_line(error)}"
         )
+
+
+def _stored(content: bytes | None, compression: str) -> Stored | None:
+    return None if content is None else Stored(content, compression)
