@@ -19,8 +19,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,6 @@ from benchmarks.one_cell import Run, deviations, print_row, watched
 from benchmarks.tissue import RADIUS_UM, TABLE_NM, Tissue, write_tissue
 from somatic.cell import Cell, cell_box
 from somatic.cutout import Segmentation
-from somatic.isolation import extract_cells_apart, warm_up
 from somatic.measuring import Inputs
 from somatic.planning.plan import make_plan
 from somatic.tables import nuclei_from_raw, synapses_from_raw
@@ -156,29 +155,44 @@ def print_chunk(tissue: Tissue, plain_runs: list[Run], run: Run) -> list[str]:
 
 
 def print_workers(tissue: Tissue) -> None:
-    """Print how much more two workers do than one, in the processes of the product."""
+    """Print how much more two workers do than one, in processes started as the product starts them."""
     cells = 2 * cells_of(tissue)
-
-    def measure(inputs: Inputs) -> None:
-        for result in extract_cells_apart(cells, inputs):
-            if result.error:
-                raise result.error
-
-    warm_up()
-    seconds = {}
+    context = multiprocessing.get_context("forkserver")
+    wall_s, cpu_s = {}, {}
     for n_workers in (1, WORKERS):
-        with cache_folder() as folder, ThreadPoolExecutor(n_workers) as pool:
-            inputs = inputs_of(tissue, folder)
-            # The first time the imports are waited for.
-            list(extract_cells_apart(cells[:1], inputs))
+        with cache_folder() as folder:
+            ready, answers = context.Barrier(n_workers + 1), context.SimpleQueue()
+            arguments = (inputs_of(tissue, folder), cells, ready, answers)
+            workers = [context.Process(target=measure_all, args=arguments) for _ in range(n_workers)]
+            for worker in workers:
+                worker.start()
+            ready.wait()
             begun = time.perf_counter()
-            jobs = [pool.submit(measure, inputs) for _ in range(n_workers)]
-            for job in jobs:
-                job.result()
-            seconds[n_workers] = (time.perf_counter() - begun) / len(cells) / n_workers
-    print("\n| workers | s a cell | times as many cells |\n|---|---|---|")
-    for n_workers, one_cell_s in seconds.items():
-        print(f"| {n_workers} | {one_cell_s:.2f} | {seconds[1] / one_cell_s:.2f} |")
+            cpu_s[n_workers] = sum(answers.get() for _ in workers) / len(cells) / n_workers
+            wall_s[n_workers] = (time.perf_counter() - begun) / len(cells) / n_workers
+            for worker in workers:
+                worker.join()
+    print(
+        "\n| workers | s a cell | times as many cells | CPU s a cell | times as many by CPU s |\n|---|---|---|---|---|"
+    )
+    for n in wall_s:
+        by_cpu = n * cpu_s[1] / cpu_s[n]
+        print(f"| {n} | {wall_s[n]:.2f} | {wall_s[1] / wall_s[n]:.2f} | {cpu_s[n]:.2f} | {by_cpu:.2f} |")
+
+
+def measure_all(
+    inputs: Inputs, cells: list[Cell], ready: Barrier, answers: "multiprocessing.SimpleQueue[float]"
+) -> None:
+    """Measure cells when all workers are there; answers with the seconds of the processor."""
+    from somatic.ready import CellMeasurer
+
+    measure = CellMeasurer(inputs)
+    ready.wait()
+    begun = time.process_time()
+    for result in measure.all_of(cells):
+        if result.error:
+            raise result.error
+    answers.put(time.process_time() - begun)
 
 
 def print_files(tissue: Tissue) -> float:
@@ -257,4 +271,5 @@ def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
 
 
 if __name__ == "__main__":
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["somatic.ready"])
     main()
