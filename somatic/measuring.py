@@ -1,6 +1,7 @@
 """What measuring the cells of a chunk takes and gives."""
 
 import contextlib
+import gc
 import itertools
 import math
 from collections.abc import Iterator
@@ -69,6 +70,8 @@ class CellMeasurer:
                 if following is not None and self._inputs.file_cache:
                     pool.submit(self._fetch_ahead, following)
                 yield self(cell)
+                # Meshes refer to themselves, and would stay until Python happens to look.
+                gc.collect()
 
     def _fetch_ahead(self, cell: Cell) -> None:
         # What goes wrong here goes wrong again when the cell is read, and is its result then.

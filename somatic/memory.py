@@ -90,8 +90,8 @@ def cell_memory_bytes(radius_nm: float, resolution_nm: np.ndarray, file_shape: t
     layer_bytes = file_bytes * int(n_files[0] * n_files[1])
     batch_bytes = min(max(BATCH_BYTES, layer_bytes), file_bytes * int(np.prod(n_files)))
     mask_bytes = n_voxels // 8
-    # Beside the files that are fetched together, one that is being received or decoded.
-    reading = mask_bytes + batch_bytes + 2 * file_bytes
+    # Beside the files that are fetched together, copies of one while it is received and decoded.
+    reading = mask_bytes + batch_bytes + 3 * file_bytes
     repairing = _MASKS_REPAIRED * mask_bytes
     meshing = _MASKS_MESHED * mask_bytes + _BYTES_PER_FACE * n_faces
     return max(reading, repairing, meshing)
