@@ -89,6 +89,11 @@ def collect_features(
             materialization_timestamp=extraction.source.timestamp,
             config=extraction.config,
             config_hash=extraction.config_hash,
+            layers={
+                "segmentation": extraction.segmentation_url,
+                "nuclei": extraction.source.nucleus_segmentation,
+                "resolution_nm": plan.resolution_nm,
+            },
             plan_hash=plan.hash,
             counts=_counts(collected, len(nuclei.frame)),
             files=files,

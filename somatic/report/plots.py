@@ -1,0 +1,121 @@
+"""Plots as SVG that takes the colours of the page it stands in.
+
+matplotlib, because its SVG is small and static. A page with plotly carries 4 MB of JavaScript before the first point, and
+shows nothing in a mail or a viewer of files that runs none.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+Values = npt.NDArray[np.float64]
+
+# Stand in the SVG for a colour that the page chooses, by day and by night.
+_INK, _BAR, _MARK = "#010203", "#040506", "#070809"
+_OF_THE_PAGE = {_INK: "var(--ink)", _BAR: "var(--bar)", _MARK: "var(--mark)"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+}
+_BINS = 60
+_FEW = 2000
+"""So many points can be drawn one by one."""
+
+
+def histogram(values: Values, name: str, unit: str, marks: tuple[float, float] | None, highlight: float | None = None) -> Markup:
+    """Histogram of a feature, its marks as dashed lines.
+
+    Parameters
+    ----------
+    values : (n,) float
+        Finite.
+    name, unit : str
+        Of the feature.
+    marks : (float, float) or None
+        `somatic.quality.marks`.
+    highlight : float, optional
+        A value that a line shows, that of one cell.
+    """
+    with _axes(f"Histogram of {name}", (3.3, 1.7)) as (ax, done):
+        ax.hist(values, bins=_BINS, color=_BAR, histtype="stepfilled")
+        for mark in marks or ():
+            ax.axvline(mark, color=_MARK, linestyle="--", linewidth=1)
+        if highlight is not None:
+            ax.axvline(highlight, color=_MARK, linewidth=2)
+        ax.set(xlabel=label(name, unit), ylabel="cells")
+        ax.margins(x=0.02)
+    return done[0]
+
+
+def density(x: Values, y: Values, x_label: str, y_label: str, size: tuple[float, float] = (3.3, 2.4)) -> Markup:
+    """One feature against another: points where they are few, else how many lie in each of 60 x 60 fields.
+
+    Parameters
+    ----------
+    x, y : (n,) float
+        NaN where there is no value.
+    x_label, y_label : str
+        What is written at the axes.
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    with _axes(f"{y_label} against {x_label}", size) as (ax, done):
+        if len(x) <= _FEW:
+            ax.plot(x, y, ".", color=_BAR, markersize=4)
+        else:
+            # Drawn as an image, or the fields would be the larger part of the page.
+            ax.hist2d(x, y, bins=_BINS, norm=LogNorm(), cmap="viridis", rasterized=True)
+        ax.set(xlabel=x_label, ylabel=y_label)
+    return done[0]
+
+
+def steps_over_time(hours: Values) -> Markup:
+    """How many cells were stored by when, of hours since the first."""
+    with _axes("Cells stored over time", (6.8, 1.9)) as (ax, done):
+        counts, edges = np.histogram(hours, bins=200)
+        ax.stairs(np.cumsum(counts), edges, fill=True, color=_BAR)
+        ax.set(xlabel="hours since the first", ylabel="cells stored")
+    return done[0]
+
+
+def label(name: str, unit: str) -> str:
+    """Name of a feature with its unit."""
+    return f"{name} ({unit.replace('um', 'µm').replace('^3', '³').replace('^2', '²')})" if unit not in ("", "1") else name
+
+
+@contextmanager
+def _axes(title: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[Markup]]]:
+    """Axes to draw on, and a list that holds the SVG afterwards."""
+    done: list[Markup] = []
+    # The salt keeps the ids of the plots of a page apart, and the same from run to run.
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.subplots(), done
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, dpi=150, metadata={"Date": None})
+    done.append(_inline(out.getvalue(), title))
+
+
+def _inline(svg: str, title: str) -> Markup:
+    """An SVG file as an element of a page, with what it shows said to who cannot see it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<g) id="[^"]*"', r"\1", svg)
+    for colour, name in _OF_THE_PAGE.items():
+        svg = svg.replace(colour, name)
+    # matplotlib has escaped every text in it.
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))
