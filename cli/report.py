@@ -11,7 +11,8 @@ EXAMPLES = (
 NOTE = "An extraction writes the report itself; this makes it again, as for results of an earlier somatic."
 
 Results = Annotated[
-    str, typer.Argument(metavar="RESULTS", help="The folder that holds features.parquet; path or URL.", show_default=False)
+    str,
+    typer.Argument(metavar="RESULTS", help="The folder that holds features.parquet; path or URL.", show_default=False),
 ]
 
 

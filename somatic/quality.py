@@ -30,6 +30,11 @@ NUMERIC = tuple(name for name in MEASURED if not pa.types.is_boolean(SCHEMA.fiel
 """Features that are numbers; the others are yes or no."""
 
 
+def is_position(name: str) -> bool:
+    """Whether a column is a coordinate, which tells where a cell is and not what it is like."""
+    return name.endswith(("_x_nm", "_y_nm", "_z_nm"))
+
+
 def marks(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
     """Find the values of a feature that one in a thousand lies below, and above.
 

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.features import SCHEMA
-from somatic.quality import FLAG_COLUMNS, NUMERIC
+from somatic.quality import FLAG_COLUMNS, NUMERIC, is_position
 from somatic.report.plots import label
 
 _EXTREMES = 3
+_CELLS_AN_EXTREME = 20
 MAX_FAILURES = 50_000
 """More are not listed one by one, so that the page opens."""
 
@@ -31,7 +32,8 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
         if not len(values) or values.min() == values.max():
             continue
         order = np.argsort(values, kind="stable")
-        for which, rows in (("smallest", order[:_EXTREMES]), ("largest", order[::-1][:_EXTREMES])):
+        n_extremes = min(_EXTREMES, 1 + len(values) // _CELLS_AN_EXTREME)
+        for which, rows in (("smallest", order[:n_extremes]), ("largest", order[::-1][:n_extremes])):
             for row in rows:
                 note = f"{which} {label(name, SCHEMA.field(name).metadata[b'unit'].decode())}: {values[row]:.5g}"
                 found.setdefault(known["nucleus_id"][int(row)].as_py(), []).append(note)
@@ -40,7 +42,7 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
 
 def of_shape() -> tuple[str, ...]:
     """Features that are numbers and no positions."""
-    return tuple(name for name in NUMERIC if "_center_" not in name or name.endswith("_dist"))
+    return tuple(name for name in NUMERIC if not is_position(name))
 
 
 def listed_cells(features: pa.Table, flags: pa.Table) -> list[dict[str, Any]]:

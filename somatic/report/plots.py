@@ -1,7 +1,7 @@
 """Plots as SVG that takes the colours of the page it stands in.
 
-matplotlib, because its SVG is small and static. A page with plotly carries 4 MB of JavaScript before the first point, and
-shows nothing in a mail or a viewer of files that runs none.
+matplotlib, because its SVG is small and static. A page with plotly carries 4 MB of JavaScript before the first point,
+and shows nothing in a mail or a viewer of files that runs none.
 """
 
 import io
@@ -32,11 +32,15 @@ _STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 _BINS = 60
+_FEWEST_BINS = 10
 _FEW = 2000
 """So many points can be drawn one by one."""
+_UNITS_OF_TIME = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
-def histogram(values: Values, name: str, unit: str, marks: tuple[float, float] | None, highlight: float | None = None) -> Markup:
+def histogram(
+    values: Values, name: str, unit: str, marks: tuple[float, float] | None, highlight: float | None = None
+) -> Markup:
     """Histogram of a feature, its marks as dashed lines.
 
     Parameters
@@ -51,7 +55,7 @@ def histogram(values: Values, name: str, unit: str, marks: tuple[float, float] |
         A value that a line shows, that of one cell.
     """
     with _axes(f"Histogram of {name}", (3.3, 1.7)) as (ax, done):
-        ax.hist(values, bins=_BINS, color=_BAR, histtype="stepfilled")
+        ax.hist(values, bins=int(np.clip(np.sqrt(len(values)), _FEWEST_BINS, _BINS)), color=_BAR)
         for mark in marks or ():
             ax.axvline(mark, color=_MARK, linestyle="--", linewidth=1)
         if highlight is not None:
@@ -83,18 +87,21 @@ def density(x: Values, y: Values, x_label: str, y_label: str, size: tuple[float,
     return done[0]
 
 
-def steps_over_time(hours: Values) -> Markup:
-    """How many cells were stored by when, of hours since the first."""
+def stored_over_time(seconds: Values) -> Markup:
+    """How many cells were stored by when, of seconds since the first."""
+    unit, of_it_s = next((unit, s) for unit, s in _UNITS_OF_TIME if s == 1 or seconds.max() > 2 * s)
     with _axes("Cells stored over time", (6.8, 1.9)) as (ax, done):
-        counts, edges = np.histogram(hours, bins=200)
+        counts, edges = np.histogram(seconds / of_it_s, bins=200)
         ax.stairs(np.cumsum(counts), edges, fill=True, color=_BAR)
-        ax.set(xlabel="hours since the first", ylabel="cells stored")
+        ax.set(xlabel=f"{unit} since the first", ylabel="cells stored")
     return done[0]
 
 
 def label(name: str, unit: str) -> str:
     """Name of a feature with its unit."""
-    return f"{name} ({unit.replace('um', 'µm').replace('^3', '³').replace('^2', '²')})" if unit not in ("", "1") else name
+    return (
+        f"{name} ({unit.replace('um', 'µm').replace('^3', '³').replace('^2', '²')})" if unit not in ("", "1") else name
+    )
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from somatic.report.cells import MAX_FAILURES, listed_cells, of_shape
 from somatic.report.depth import depth_um
 from somatic.report.page import render
 from somatic.report.pictures import thumbnail
-from somatic.report.plots import density, histogram, label, steps_over_time
+from somatic.report.plots import density, histogram, label, stored_over_time
 from somatic.results.changes import compare_features, count_changes
 from somatic.results.chunks import STAGES
 from somatic.results.collect import reasons_of
@@ -123,7 +123,9 @@ def read_results(store: ResultStore) -> Results:
         changes = get("changes.parquet") if manifest.get("changes") else None
         _ = manifest["materialization_version"], manifest["dataset"]["name"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{store.url_of('manifest.json')} is no manifest of somatic; extract {store.url} again") from error
+        raise StoreError(
+            f"{store.url_of('manifest.json')} is no manifest of somatic; extract {store.url} again"
+        ) from error
     features, provenance = get("features.parquet"), get("provenance.parquet")
     if absent := [name for name in SCHEMA.names if name not in features.column_names]:
         raise StoreError(f"{store.url_of('features.parquet')} has no column {absent[0]}; extract this version again")
@@ -150,6 +152,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
     features, manifest = results.features, results.manifest
     cells = listed_cells(features, results.flags)
     depth = _depth(results)
+    empty = [name for name in NUMERIC if features[name].null_count == features.num_rows]
     n_failed = _number(pc.equal(features["status"], "failed"))
     return render(
         "report.html.jinja",
@@ -163,8 +166,8 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
         flags=[(column, count_flags(results.flags)[column.name]) for column in FLAG_COLUMNS],
         yes_no=_yes_no(features),
         marks_from=CELLS_FOR_MARKS,
-        histograms=list(filter(None, map(lambda name: _histogram(features, name), NUMERIC))),
-        empty=[name for name in NUMERIC if features[name].null_count == features.num_rows],
+        histograms=[_histogram(features, name) for name in NUMERIC if name not in empty],
+        empty=empty,
         volumes=density(
             _floats(features, "nucleus_volume_um"),
             _floats(features, "soma_volume_um"),
@@ -181,7 +184,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
         cells={
             "rows": cells,
             "thumbnails": _thumbnails(cells, mesh_of) if mesh_of else {},
-            "link": _link(results, cells),
+            "link": _link(results),
         },
     )
 
@@ -197,7 +200,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     }
     facts = {
         "Materialization version": f"{manifest['materialization_version']}, of "
-        f"{manifest.get('materialization_timestamp') or 'no known moment'}",
+        f"{_moment(manifest.get('materialization_timestamp'))}",
         "Definitions": f"{config.get('definitions')}, mip {config.get('mip')}, cutout of "
         f"{config.get('cutout_radius_um')} µm to each side",
         "Segmentation": f"{layers.get('segmentation') or 'not noted'} ({config.get('segmentation_kind')})",
@@ -205,7 +208,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         "Rows": ", ".join(f"{number:,} {kind}" for kind, number in sources.items()),
         "Fingerprints": ", ".join(f"{number:,} of {part}" for part, number in fingerprints.items()),
         "Results": results.url,
-        "Run": f"{manifest.get('started')} to {manifest.get('finished')}",
+        "Run": f"{_moment(manifest.get('started'))} to {_moment(manifest.get('finished'))}",
         "Plan": str(manifest.get("plan")),
     }
     versions = pc.value_counts(provenance["soma_version"].drop_null()).to_pylist()
@@ -213,6 +216,10 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         said = sorted(((one["values"], one["counts"]) for one in versions), reverse=True)
         facts["Somata measured at"] = ", ".join(f"v{version}: {number:,}" for version, number in said)
     return list(facts.items())
+
+
+def _moment(text: str | None) -> str:
+    return f"{text[:19].replace('T', ' ')} UTC" if text else "a moment that is not known"
 
 
 def _software(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -243,13 +250,15 @@ def _yes_no(features: pa.Table) -> list[tuple[Any, int, int, int]]:
     ]
 
 
-def _histogram(features: pa.Table, name: str) -> dict[str, Any] | None:
+def _histogram(features: pa.Table, name: str) -> dict[str, Any]:
     values = measured_values(features, name)
-    if not len(values):
-        return None
     found = marks(values)
     numbers = {"cells": f"{len(values):,}", "without": f"{features.num_rows - len(values):,}"}
-    numbers |= {"smallest": f"{values.min():.5g}", "median": f"{np.median(values):.5g}", "largest": f"{values.max():.5g}"}
+    numbers |= {
+        "smallest": f"{values.min():.5g}",
+        "median": f"{np.median(values):.5g}",
+        "largest": f"{values.max():.5g}",
+    }
     if found:
         numbers |= {"0.1 %": f"{found[0]:.5g}", "99.9 %": f"{found[1]:.5g}"}
     return {
@@ -280,7 +289,13 @@ def _changes(changes: pa.Table, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "base": manifest["changes"].get("base"),
         "counts": [(_CHANGES[name], number) for name, number in count_changes(changes).items()],
         "features": [
-            (name, row["n_different"], f"{100 * row['median_rel']:.2g} %", f"{100 * row['max_rel']:.2g} %", row["worst"])
+            (
+                name,
+                row["n_different"],
+                f"{100 * row['median_rel']:.2g} %",
+                f"{100 * row['max_rel']:.2g} %",
+                row["worst"],
+            )
             for name, row in moved.iterrows()
         ],
     }
@@ -306,7 +321,6 @@ def _throughput(provenance: pa.Table) -> dict[str, Any] | None:
     finished = measured["finished"].drop_null().cast(pa.int64()).to_numpy() / 1e6
     if not len(finished):
         return None
-    hours = (finished - finished.min()) / 3600
     stages = []
     for name, column in (("all", "seconds"), *((stage, f"seconds_{stage}") for stage in STAGES)):
         seconds = measured[column].drop_null().to_numpy()
@@ -318,11 +332,11 @@ def _throughput(provenance: pa.Table) -> dict[str, Any] | None:
         "cells": f"{len(finished):,}",
         "span": duration(float(np.ptp(finished))),
         "rate": f"{len(finished) / (np.ptp(finished) / 60):.3g}" if np.ptp(finished) else None,
-        "plot": steps_over_time(hours) if np.ptp(hours) else None,
+        "plot": stored_over_time(finished - finished.min()) if np.ptp(finished) else None,
     }
 
 
-def _link(results: Results, cells: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _link(results: Results) -> dict[str, Any] | None:
     """Viewer, and the state of one cell, of which the page makes those of the others."""
     layers = results.manifest.get("layers", {})
     if not layers.get("segmentation"):

@@ -38,7 +38,7 @@
     const a = document.createElement("a");
     a.href = href;
     a.textContent = "open";
-    a.setAttribute("aria-label", `nucleus ${row.nucleus} in Neuroglancer`);
+    a.setAttribute("aria-label", `open nucleus ${row.nucleus} in Neuroglancer`);
     a.rel = "noreferrer";
     return a;
   }
@@ -48,7 +48,8 @@
     for (const row of found.slice(first, first + PAGE)) {
       const tr = document.createElement("tr");
       cell(tr, row.nucleus in thumbnails ? picture(row) : "");
-      for (const name of ["nucleus", "soma", "status"]) cell(tr, row[name]);
+      for (const name of ["nucleus", "soma"]) cell(tr, row[name], "number");
+      cell(tr, row.status);
       for (const name of ["soma_um3", "nucleus_um3"]) cell(tr, row[name] === null ? "" : String(row[name]), "number");
       cell(tr, row.flags);
       cell(tr, row.why, "why");
