@@ -29,9 +29,7 @@ def draw_meshes(ax: Axes, parts: Sequence[tuple[trimesh.Trimesh, Colours]], alon
     along : {0, 1, 2}
         Axis along which one looks; the two others are drawn, y downwards.
     """
-    across = [axis for axis in range(3) if axis != along]
-    if along == 0:
-        across.reverse()
+    across = across_axes(along)
     triangles = np.concatenate([mesh.vertices[mesh.faces] for mesh, _ in parts]) / 1000
     normals = np.concatenate([mesh.face_normals for mesh, _ in parts])
     colours = np.concatenate([colour for _, colour in parts])
@@ -40,12 +38,19 @@ def draw_meshes(ax: Axes, parts: Sequence[tuple[trimesh.Trimesh, Colours]], alon
     shaded = np.column_stack([colours[:, :3] * brightness[:, None], colours[:, 3]])
     order = np.argsort(-triangles[:, :, along].mean(axis=1))
     ax.add_collection(
-        PolyCollection(triangles[order][:, :, across], facecolors=shaded[order], edgecolors="none", rasterized=True)
+        PolyCollection(
+            list(triangles[order][:, :, across]), facecolors=shaded[order], edgecolors="none", rasterized=True
+        )
     )
     ax.autoscale_view()
     ax.set_aspect("equal")
     if across[1] == 1:
         ax.invert_yaxis()
+
+
+def across_axes(along: int) -> list[int]:
+    """The axes of a picture, to the right and upwards or downwards, of who looks along an axis."""
+    return [[2, 1], [0, 2], [0, 1]][along]
 
 
 def plain(mesh: trimesh.Trimesh, colour: Sequence[float] = _GREY_BLUE) -> tuple[trimesh.Trimesh, Colours]:
@@ -55,7 +60,7 @@ def plain(mesh: trimesh.Trimesh, colour: Sequence[float] = _GREY_BLUE) -> tuple[
 
 def thumbnail(mesh: trimesh.Trimesh) -> str:
     """A mesh seen along z, as a small PNG in a data URL."""
-    figure = Figure(figsize=(1, 1), dpi=_THUMBNAIL_PIXELS)
+    figure = Figure(figsize=(1, 1), dpi=_THUMBNAIL_PIXELS, facecolor="none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     draw_meshes(ax, [plain(mesh)], along=2)
@@ -64,6 +69,11 @@ def thumbnail(mesh: trimesh.Trimesh) -> str:
 
 def png_url(figure: Figure) -> str:
     """A figure as PNG in a data URL."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(figure)).decode()}"
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as PNG."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", transparent=True)
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    figure.savefig(out, format="png")
+    return out.getvalue()

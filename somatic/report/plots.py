@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +23,7 @@ Values = npt.NDArray[np.float64]
 # Stand in the SVG for a colour that the page chooses, by day and by night.
 _INK, _BAR, _MARK = "#010203", "#040506", "#070809"
 _OF_THE_PAGE = {_INK: "var(--ink)", _BAR: "var(--bar)", _MARK: "var(--mark)"}
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 8,
@@ -55,7 +56,8 @@ def histogram(
         A value that a line shows, that of one cell.
     """
     with _axes(f"Histogram of {name}", (3.3, 1.7)) as (ax, done):
-        ax.hist(values, bins=int(np.clip(np.sqrt(len(values)), _FEWEST_BINS, _BINS)), color=_BAR)
+        n_bins = int(np.clip(np.sqrt(len(values)), _FEWEST_BINS, _BINS))
+        ax.hist(values, bins=_edges(values, n_bins), color=_BAR)
         for mark in marks or ():
             ax.axvline(mark, color=_MARK, linestyle="--", linewidth=1)
         if highlight is not None:
@@ -82,7 +84,7 @@ def density(x: Values, y: Values, x_label: str, y_label: str, size: tuple[float,
             ax.plot(x, y, ".", color=_BAR, markersize=4)
         else:
             # Drawn as an image, or the fields would be the larger part of the page.
-            ax.hist2d(x, y, bins=_BINS, norm=LogNorm(), cmap="viridis", rasterized=True)
+            ax.hist2d(x, y, bins=[_edges(x, _BINS), _edges(y, _BINS)], norm=LogNorm(), cmap="viridis", rasterized=True)
         ax.set(xlabel=x_label, ylabel=y_label)
     return done[0]
 
@@ -104,12 +106,20 @@ def label(name: str, unit: str) -> str:
     )
 
 
+def _edges(values: Values, n_bins: int) -> Values:
+    """Edges of about so many bins; of whole numbers, each bin holds as many of them as the others."""
+    if (values == np.rint(values)).all():
+        width = max(1, np.ceil(np.ptp(values) / n_bins))
+        return np.arange(values.min() - 0.5, values.max() + width, width)
+    return np.histogram_bin_edges(values, n_bins)
+
+
 @contextmanager
 def _axes(title: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[Markup]]]:
     """Axes to draw on, and a list that holds the SVG afterwards."""
     done: list[Markup] = []
     # The salt keeps the ids of the plots of a page apart, and the same from run to run.
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": title}):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
         yield figure.subplots(), done
         out = io.StringIO()
