@@ -61,12 +61,12 @@ def cell(
         if path:
             check_can_write(path)
 
-    from cli.reading import read_dataset
+    from cli.reading import read_dataset, read_features
     from cli.steps import shown_steps
     from somatic.errors import MissingSegment, PermanentError
 
     described = read_dataset(dataset)
-    others = _features_of(results) if results else None
+    others = read_features(results) if results else None
     with shown_steps() as step:
         step("connecting")
         from somatic.cell import extract_cell
@@ -117,14 +117,6 @@ def cell(
         check_segmentation(nuclei, segmentation, extraction.title, extraction.source.timestamp)
     if measured.error:
         raise PermanentError(f"nucleus {nucleus_id} of {extraction.title}: {row['reason']}")
-
-
-def _features_of(results: str) -> "pa.Table":
-    from somatic.results.parquet import table_from_parquet
-    from somatic.results.store import ResultStore
-
-    store = ResultStore(results.rstrip("/").removesuffix("/features.parquet"))
-    return table_from_parquet(store.get("features.parquet"), store.url_of("features.parquet"))
 
 
 def _draw(

@@ -21,12 +21,12 @@ def report(results: Results) -> None:
 
     Beside it goes flags.parquet, which says which cells to look at before their numbers are used.
     """
+    from cli.reading import open_result_set
     from cli.steps import shown_steps
     from somatic.quality import put_flags
     from somatic.report.results import REPORT, make_report, read_results, stored_meshes
-    from somatic.results.store import ResultStore
 
-    store = ResultStore(results.rstrip("/").removesuffix("/features.parquet"))
+    store = open_result_set(results)
     with shown_steps() as step:
         step("reading the tables")
         found = read_results(store)

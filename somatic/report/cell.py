@@ -10,7 +10,7 @@ import trimesh
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.spatial import cKDTree
@@ -229,16 +229,28 @@ def _scene(view: CellView) -> trimesh.Scene:
         colours = (255 * _fold_colours(view.fold_depth_nm)).astype(np.uint8)
         add(nucleus, ColorVisuals(vertex_colors=colours))
     for chosen, colour in ((view.counted, _COUNTED), (~view.counted, _NOT_COUNTED)):
-        ball = trimesh.creation.icosphere(1, _SYNAPSE_RADIUS_NM)
-        balls = [ball.copy().apply_translation(at) for at in view.synapses_nm[chosen]]
-        if balls:
-            together = trimesh.util.concatenate(balls)
-            rgb = trimesh.visual.color.hex_to_rgba(colour)
-            add(together, ColorVisuals(vertex_colors=np.tile(rgb, (len(together.vertices), 1))))
+        if chosen.any():
+            add(_balls(view.synapses_nm[chosen]), _paint([*to_rgb(colour), 1.0]))
     if soma is not None:
-        glass = PBRMaterial(baseColorFactor=[*_SOMA[:3], 0.3], alphaMode="BLEND", doubleSided=True, roughnessFactor=1.0)
-        add(soma, TextureVisuals(material=glass))
+        add(soma, _paint([*_SOMA[:3], 0.3]))
     return scene
+
+
+def _paint(rgba: list[float]) -> TextureVisuals:
+    mode = "OPAQUE" if rgba[3] == 1 else "BLEND"
+    return TextureVisuals(
+        material=PBRMaterial(
+            baseColorFactor=rgba, alphaMode=mode, doubleSided=True, metallicFactor=0, roughnessFactor=1
+        )
+    )
+
+
+def _balls(points_nm: npt.NDArray[np.float64]) -> trimesh.Trimesh:
+    """A small ball around each point."""
+    ball = trimesh.creation.icosphere(1, _SYNAPSE_RADIUS_NM)
+    vertices = (points_nm[:, None] + ball.vertices).reshape(-1, 3)
+    faces = (len(ball.vertices) * np.arange(len(points_nm))[:, None, None] + ball.faces).reshape(-1, 3)
+    return trimesh.Trimesh(vertices, faces, process=False)
 
 
 def _number(name: str, unit: str, value: Any, features: pa.Table | None) -> tuple[str, str, str, str]:

@@ -57,7 +57,7 @@ def histogram(
     """
     with _axes(f"Histogram of {name}", (3.3, 1.7)) as (ax, done):
         n_bins = int(np.clip(np.sqrt(len(values)), _FEWEST_BINS, _BINS))
-        ax.hist(values, bins=_edges(values, n_bins), color=_BAR)
+        ax.hist(values, bins=_edges(values, n_bins).tolist(), color=_BAR)
         for mark in marks or ():
             ax.axvline(mark, color=_MARK, linestyle="--", linewidth=1)
         if highlight is not None:

@@ -1,0 +1,60 @@
+"""`somatic export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.options import check_can_write
+from cli.report import Results
+
+EXAMPLES = (
+    "somatic export somatic-results/minnie65/v1300/1a2b3c4d --to csv",
+    "somatic export s3://my-bucket/somatic/minnie65/v1300/1a2b3c4d --to json-per-cell --out cells",
+    "somatic export somatic-results/minnie65/v1300/1a2b3c4d --to h5ad",
+)
+NOTE = "features.parquet itself opens in pandas, polars, DuckDB and R: docs/using-results.md."
+
+
+def export(
+    results: Results,
+    to: Annotated[
+        Literal["csv", "json-per-cell", "h5ad"],
+        typer.Option(
+            "--to",
+            help="Form; json-per-cell is {nucleus}_{soma}.json of the scripts before, in nm.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="File, or folder of json-per-cell.", show_default="features.csv, .h5ad, or cells"
+        ),
+    ] = None,
+) -> None:
+    """Write the table of features in another form.
+
+    Ids keep all their digits, and what could not be measured stays empty.
+    """
+    from cli.reading import read_features
+    from cli.steps import shown_steps
+    from somatic.results.export import seed_files, to_anndata, to_csv
+    from somatic.results.store import ResultStore
+
+    place = out or Path({"csv": "features.csv", "json-per-cell": "cells", "h5ad": "features.h5ad"}[to])
+    if to != "json-per-cell":
+        check_can_write(place)
+    with shown_steps() as step:
+        step("reading the table")
+        features = read_features(results)
+        step("writing")
+        if to == "csv":
+            place.write_bytes(to_csv(features))
+        elif to == "h5ad":
+            to_anndata(features).write_h5ad(place)
+        else:
+            folder = ResultStore(str(place))
+            for name, content in seed_files(features):
+                folder.put(name, content)
+    typer.echo(str(place))
