@@ -15,21 +15,21 @@ EXAMPLES = (
 )
 NOTE = "features.parquet itself opens in pandas, polars, DuckDB and R: docs/using-results.md."
 
+_FILES_AT_ONCE = 16
+
 
 def export(
     results: Results,
     to: Annotated[
         Literal["csv", "json-per-cell", "h5ad"],
-        typer.Option(
-            "--to",
-            help="Form; json-per-cell is {nucleus}_{soma}.json of the scripts before, in nm.",
-            show_default=False,
-        ),
+        typer.Option(help="Form; json-per-cell is the layout of Extract_Somatic_Features, in nm.", show_default=False),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="PATH", help="File, or folder of json-per-cell.", show_default="features.csv, .h5ad, or cells"
+            metavar="PATH",
+            help="File; with json-per-cell a folder, or s3://bucket/folder.",
+            show_default="features.csv, features.h5ad or cells",
         ),
     ] = None,
 ) -> None:
@@ -37,24 +37,27 @@ def export(
 
     Ids keep all their digits, and what could not be measured stays empty.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from cli.reading import read_features
     from cli.steps import shown_steps
     from somatic.results.export import seed_files, to_anndata, to_csv
     from somatic.results.store import ResultStore
 
-    place = out or Path({"csv": "features.csv", "json-per-cell": "cells", "h5ad": "features.h5ad"}[to])
+    place = out or {"csv": "features.csv", "json-per-cell": "cells", "h5ad": "features.h5ad"}[to]
     if to != "json-per-cell":
-        check_can_write(place)
+        check_can_write(Path(place))
     with shown_steps() as step:
         step("reading the table")
         features = read_features(results)
         step("writing")
         if to == "csv":
-            place.write_bytes(to_csv(features))
+            Path(place).write_bytes(to_csv(features))
         elif to == "h5ad":
             to_anndata(features).write_h5ad(place)
         else:
-            folder = ResultStore(str(place))
-            for name, content in seed_files(features):
-                folder.put(name, content)
-    typer.echo(str(place))
+            folder = ResultStore(place)
+            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+                for _ in pool.map(lambda file: folder.put(*file), seed_files(features)):
+                    pass
+    typer.echo(place)

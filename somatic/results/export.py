@@ -112,9 +112,7 @@ def to_anndata(features: pa.Table) -> "anndata.AnnData":
         raise StoreError("h5ad needs the package anndata: pip install anndata, or somatic[h5ad]") from error
     frame = features.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     names = frame["nucleus_id"].astype(str)
-    numbers = np.column_stack(
-        [frame[name].astype("Float64").to_numpy(np.float64, na_value=np.nan) for name in MEASURED]
-    )
+    numbers = frame[list(MEASURED)].astype("Float64").to_numpy(np.float64, na_value=np.nan)
     obs = frame[[name for name in frame.columns if name not in MEASURED]].set_axis(names, axis=0)
     # h5ad has no integers with gaps; these columns have none but the last, where 0 nuclei says the same.
     whole = obs.select_dtypes("Int64").columns
