@@ -29,11 +29,11 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
     for name in of_shape():
         known = ok.filter(pc.is_valid(ok[name]))
         values = known[name].cast(pa.float64()).to_numpy()
-        if not len(values) or values.min() == values.max():
+        if not len(values) or (len(values) > 1 and values.min() == values.max()):
             continue
         order = np.argsort(values, kind="stable")
         n_extremes = min(_EXTREMES, 1 + len(values) // _CELLS_AN_EXTREME)
-        for which, rows in (("smallest", order[:n_extremes]), ("largest", order[::-1][:n_extremes])):
+        for which, rows in (("smallest", order[:n_extremes]), ("largest", order[n_extremes:][-n_extremes:])):
             for row in rows:
                 note = f"{which} {label(name, SCHEMA.field(name).metadata[b'unit'].decode())}: {values[row]:.5g}"
                 found.setdefault(known["nucleus_id"][int(row)].as_py(), []).append(note)

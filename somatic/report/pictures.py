@@ -38,9 +38,7 @@ def draw_meshes(ax: Axes, parts: Sequence[tuple[trimesh.Trimesh, Colours]], alon
     shaded = np.column_stack([colours[:, :3] * brightness[:, None], colours[:, 3]])
     order = np.argsort(-triangles[:, :, along].mean(axis=1))
     ax.add_collection(
-        PolyCollection(
-            list(triangles[order][:, :, across]), facecolors=shaded[order], edgecolors="none", rasterized=True
-        )
+        PolyCollection(triangles[order][:, :, across], facecolors=shaded[order], edgecolors="none", rasterized=True)
     )
     ax.autoscale_view()
     ax.set_aspect("equal")

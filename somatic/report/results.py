@@ -34,7 +34,7 @@ from somatic.results.store import ResultStore
 
 REPORT = "report.html"
 
-_THUMBNAILS = 150
+_THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
 _FLAGS = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
