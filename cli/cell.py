@@ -19,7 +19,7 @@ EXAMPLES = (
     "somatic cell minnie65 262144 --version 1300",
     "somatic cell my.toml 262144 --json - | jq .soma_volume_um",
     "somatic cell my.toml 262144 --mesh soma.ply",
-    "somatic cell my.toml 262144 --report cell.html --results somatic-results/mine/v0/1a2b3c4d",
+    "somatic cell my.toml 262144 --report cell.html --png cell.png",
 )
 _MESH_SUFFIXES = (".ply", ".obj")
 _WIDTH_FOR_MEANING = 140

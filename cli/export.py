@@ -9,9 +9,9 @@ from cli.options import check_can_write
 from cli.report import Results
 
 EXAMPLES = (
-    "somatic export somatic-results/minnie65/v1300/1a2b3c4d --to csv",
-    "somatic export s3://my-bucket/somatic/minnie65/v1300/1a2b3c4d --to json-per-cell --out cells",
-    "somatic export somatic-results/minnie65/v1300/1a2b3c4d --to h5ad",
+    "somatic export somatic-results/mine/v0/1a2b3c4d --to csv",
+    "somatic export s3://my-bucket/somatic/mine/v0/1a2b3c4d --to json-per-cell",
+    "somatic export somatic-results/mine/v0/1a2b3c4d --to h5ad --out mine.h5ad",
 )
 NOTE = "features.parquet itself opens in pandas, polars, DuckDB and R: docs/using-results.md."
 
