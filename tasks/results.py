@@ -217,7 +217,7 @@ def _tell(
         f"| skipped | {counts.skipped:,} |",
         "",
         f"Table: `{extraction.store.url_of('features.parquet')}` ({collected.table.total:,} rows), "
-        f"in {duration(seconds)}.",
+        f"in {duration(seconds)}; {60 * cost.cells_computed / seconds:.3g} cells measured a minute.",
     ]
     if report:
         lines += ["", f"Report: `{report}`."]

@@ -23,7 +23,7 @@ from somatic.report.depth import depth_um
 from somatic.report.page import render
 from somatic.report.pictures import thumbnail
 from somatic.report.plots import density, histogram, label, stored_over_time
-from somatic.results.changes import compare_features, count_changes
+from somatic.results.changes import CHANGE_WORDS, compare_features, count_changes
 from somatic.results.chunks import STAGES
 from somatic.results.collect import reasons_of
 from somatic.results.mesh_layer import MeshLayer
@@ -38,16 +38,6 @@ _THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
 _FLAGS = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
-_CHANGES = {
-    "nuclei": "of which anything is different",
-    "added": "added",
-    "gone": "gone",
-    "re_rooted": "with another root id",
-    "moved": "with another centre",
-    "recomputed": "measured again",
-    "changed": "with another value of a feature",
-}
-
 MeshOf = Callable[[int], trimesh.Trimesh | None]
 """The soma mesh of a nucleus, vertices in nm; None where there is none."""
 
@@ -287,7 +277,7 @@ def _changes(changes: pa.Table, manifest: Mapping[str, Any]) -> dict[str, Any]:
     moved = compared[compared["n_different"] > 0]
     return {
         "base": manifest["changes"].get("base"),
-        "counts": [(_CHANGES[name], number) for name, number in count_changes(changes).items()],
+        "counts": [(CHANGE_WORDS[name], number) for name, number in count_changes(changes).items()],
         "features": [
             (
                 name,
