@@ -113,16 +113,7 @@ def write_dataset(folder: Path, n_nuclei: int) -> Path:
         }
     )
     raw.to_parquet(folder / "nuclei.parquet")
-    info = CloudVolume.create_new_info(
-        num_channels=1,
-        layer_type="segmentation",
-        data_type="uint64",
-        encoding="compressed_segmentation",
-        resolution=VOXEL_NM,
-        voxel_offset=(0, 0, 0),
-        volume_size=(np.array(VOLUME_UM) * 1000 // np.array(VOXEL_NM)).tolist(),
-        chunk_size=FILE_VX,
-    )
+    info = layer_info()
     layer = CloudVolume(
         f"precomputed://file://{folder}/segmentation", info=info, non_aligned_writes=True, fill_missing=True
     )
@@ -138,6 +129,20 @@ def write_dataset(folder: Path, n_nuclei: int) -> Path:
         f'[files]\nnuclei = "nuclei.parquet"\nresolution_nm = {list(TABLE_NM)}\n'
     )
     return dataset
+
+
+def layer_info() -> dict[str, Any]:
+    """Info of a segmentation of the size of minnie65."""
+    return CloudVolume.create_new_info(
+        num_channels=1,
+        layer_type="segmentation",
+        data_type="uint64",
+        encoding="compressed_segmentation",
+        resolution=VOXEL_NM,
+        voxel_offset=(0, 0, 0),
+        volume_size=(np.array(VOLUME_UM) * 1000 // np.array(VOXEL_NM)).tolist(),
+        chunk_size=FILE_VX,
+    )
 
 
 def made_up(cells: list[Cell], inputs: Inputs, **_: Any) -> Iterator[CellResult]:

@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 from cloudvolume import CloudVolume
 
-from benchmarks.full_size import FILE_VX, S3, TABLE_NM, VOLUME_UM, VOXEL_NM, Steps, made_up, served
+from benchmarks.full_size import FILE_VX, S3, TABLE_NM, VOLUME_UM, VOXEL_NM, Steps, layer_info, made_up, served
 from sandbox.cave.server import CaveServer, CaveTable, Datastack, MaterializedVersion
 from sandbox.graph.chunked_graph import ChunkedGraph, State
 from sandbox.graph.ids import chunks_of, make_ids
@@ -108,16 +108,7 @@ class Volume:
         # In a changed cell one supervoxel belongs to another root.
         torn_off = self.changed[cells] & np.r_[True, np.diff(cells) != 0]
         second = np.where(torn_off, self.roots[1][cells] + np.uint64(2 * len(self.ids)), self.roots[1][cells])
-        info = CloudVolume.create_new_info(
-            num_channels=1,
-            layer_type="segmentation",
-            data_type="uint64",
-            encoding="compressed_segmentation",
-            resolution=VOXEL_NM,
-            voxel_offset=(0, 0, 0),
-            volume_size=(np.array(VOLUME_UM) * 1000 // np.array(VOXEL_NM)).tolist(),
-            chunk_size=FILE_VX,
-        )
+        info = layer_info()
         self._write_centres(folder, info)
         moments = [moment.replace(tzinfo=UTC) - timedelta(days=30) for moment in VERSIONS]
         states = [State(moments[0], self.roots[0][cells], level2), State(moments[1], second, level2)]

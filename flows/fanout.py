@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 from prefect import State, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -103,7 +104,13 @@ def run_shards_as(
             children.start(deployment, parameters)
             while children.waiting:
                 time.sleep(_LOOK_EVERY_S)
-                children.look()
+                try:
+                    children.look()
+                except httpx.HTTPError as error:
+                    if not _is_away(error):
+                        raise
+                    # Prefect's client has tried for a minute, and the shards measure on.
+                    get_run_logger().warning("Prefect's server cannot be asked for the shards: %s", error)
                 artifact.update()
         except FutileExtraction as error:
             cancel_children(client, flow_run.id)
@@ -161,8 +168,8 @@ class _Children:
         for child in ended:
             if child.state_type == StateType.CRASHED and self._restarts[child.id] < _RESTARTS:
                 if child.state and not settles_in(child.state):
-                    self._restarts[child.id] += 1
                     start_run_again(self._client, child, "its extraction")
+                    self._restarts[child.id] += 1
                 continue
             self.waiting.discard(child.id)
             if child.state_type != StateType.COMPLETED:
@@ -190,6 +197,13 @@ class _Children:
         self._n_done = self._progress.done
         if self._n_futile == _FUTILE_SHARDS:
             raise FutileExtraction(f"{_FUTILE_SHARDS} shards in a row came to nothing; the last: {said}")
+
+
+def _is_away(error: httpx.HTTPError) -> bool:
+    """Whether a server does not answer, or says that it cannot."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
+    return isinstance(error, httpx.TransportError)
 
 
 def cancel_children(client: SyncPrefectClient, parent_id: UUID) -> int:

@@ -2,23 +2,18 @@
 
 import pandas as pd
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from somatic.carrying import carry
 from somatic.extraction import Extraction
 from somatic.results.chunks import put_rows
 from somatic.tables import Resolution
-from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+from tasks.transient import PATIENTLY
 
 
 @task(
     name="carry cells",
     task_run_name="{title} cells {first} to {last}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def carry_cells(
     title: str,  # noqa: ARG001 - names the task run

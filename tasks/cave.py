@@ -2,24 +2,19 @@
 
 import pyarrow as pa
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from somatic.cell import Cell
 from somatic.check import check_segmentation
 from somatic.extraction import Extraction
 from somatic.results.parquet import parquet_bytes
 from somatic.tables import Nuclei, Synapses
-from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+from tasks.transient import PATIENTLY
 
 
 @task(
     name="query nuclei",
     task_run_name="nuclei of {title}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def query_nuclei(title: str, extraction: Extraction) -> Nuclei:  # noqa: ARG001 - names the task run
     """Ask for all nuclei and keep them beside the results, as they came."""
@@ -32,11 +27,7 @@ def query_nuclei(title: str, extraction: Extraction) -> Nuclei:  # noqa: ARG001 
 @task(
     name="check segmentation",
     task_run_name="segmentation of {title}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def check_labels(title: str, extraction: Extraction, nuclei: Nuclei) -> int:
     """Stop when the segmentation belongs to another version than the root ids."""
@@ -47,10 +38,7 @@ def check_labels(title: str, extraction: Extraction, nuclei: Nuclei) -> int:
 @task(
     name="query synapses",
     task_run_name="synapses of {title} chunks {first} to {last}",
-    retries=RETRIES,
-    retry_condition_fn=is_transient,
-    retry_jitter_factor=JITTER,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def query_synapses(
     title: str,  # noqa: ARG001 - names the task run

@@ -1,7 +1,6 @@
 """Planning: which nuclei, in which chunks, and what of it is done."""
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from somatic.extraction import Extraction
 from somatic.planning.plan import save_plan, skipped_rows
@@ -10,17 +9,13 @@ from somatic.results.chunks import put_rows
 from somatic.results.ledger import Ledger
 from somatic.results.runs import Run
 from somatic.tables import Nuclei
-from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+from tasks.transient import PATIENTLY
 
 
 @task(
     name="plan chunks",
     task_run_name="plan of {title}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def plan_chunks(
     title: str,  # noqa: ARG001 - names the task run

@@ -17,7 +17,6 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.cache_policies import NO_CACHE
 
 from somatic.errors import SomaticError
 from somatic.extraction import Extraction
@@ -37,7 +36,7 @@ from somatic.results.segment_properties import segment_properties
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
 from tasks.markdown import CellUrl, changes_markdown, cost_markdown
-from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+from tasks.transient import PATIENTLY
 
 _FAILURES_SHOWN = 500
 
@@ -45,11 +44,7 @@ _FAILURES_SHOWN = 500
 @task(
     name="collect",
     task_run_name="table of {title}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def collect_features(
     title: str,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
@@ -25,3 +26,13 @@ def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     """Whether a failed task may succeed when it runs again soon; a cell that hung has taken its time twice already."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, TransientError) and not isinstance(error, CellHung)
+
+
+PATIENTLY: dict[str, Any] = {
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_DELAYS_S,
+    "retry_jitter_factor": JITTER,
+    "retry_condition_fn": is_transient,
+    "cache_policy": NO_CACHE,
+}
+"""Options of a task that is tried again while it fails for now; its parameters are none of Prefect's business."""

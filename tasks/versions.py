@@ -2,23 +2,18 @@
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from somatic.cave.datastack import Version
 from somatic.dataset import Dataset
 from somatic.planning.versions import Standing, known_versions
 from tasks.results import artifact_key
-from tasks.transient import JITTER, RETRIES, RETRY_DELAYS_S, is_transient
+from tasks.transient import PATIENTLY
 
 
 @task(
     name="query versions",
     task_run_name="versions of {name}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    **PATIENTLY,
 )
 def query_versions(name: str, dataset: Dataset) -> list[Version]:  # noqa: ARG001 - names the task run
     """Ask for the versions that can be queried."""

@@ -19,6 +19,7 @@ import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.authorization import enable_iam_authentication
 from moto.s3.models import s3_backends
+from s3_proxy import S3Proxy
 
 from somatic.errors import StoreError, StoreUnavailable
 from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
@@ -290,9 +291,23 @@ def test_errors_are_told_apart(
     answering_endpoint.append((status, code))
     store = ResultStore(url)
     with pytest.raises(kind, match="cannot write .*(made to fail|ProxyError)"):
-        store.put("chunks/a", b"x")
+        store.put("chunks/a", b"x", patience_s=0)
     with pytest.raises(kind, match="cannot read .*(made to fail|ProxyError)"):
         store.get("chunks/a")
+
+
+def test_a_busy_place_is_waited_for(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured is not lost to a place that is busy for longer than the clients of S3 try."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with S3Proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        store = ResultStore(f"{s3_url}/busy")
+        proxy.busy = True
+        with pytest.raises(StoreUnavailable):
+            store.put("chunks/a", b"x", patience_s=0)
+        threading.Timer(3, setattr, (proxy, "busy", False)).start()
+        assert store.put_new("chunks/a", b"x")
+        assert store.get("chunks/a") == b"x"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def gather(
     done = _latest(measured, wanted[~wanted["nucleus_id"].isin(missing["nucleus_id"])], ("attempt", "ok", "memory"))
     failed = _failures(store, missing) if len(missing) else CHUNK_SCHEMA.empty_table()
     without = missing[~missing["nucleus_id"].isin(failed["nucleus_id"].to_pylist())]
-    no_result = f"not measured: {fault}" if fault else NO_RESULT
+    no_result = f"not measured yet: {fault}" if fault else NO_RESULT
     made = _rows_without_file(without, plan, materialization_version, definitions, no_result)
     rows = pa.concat_tables([done, failed, made]).sort_by("nucleus_id")
     rows = _with_counts_of_today(rows, nuclei)

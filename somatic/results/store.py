@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import botocore.exceptions as boto
 import fsspec
+import tenacity
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +23,9 @@ from somatic.errors import StoreError, StoreUnavailable
 _PASSING = {errno.EREMOTEIO, errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 """Error numbers that may be gone a little later; s3fs gives EREMOTEIO for a 500 and EBUSY for 409 and 503."""
 
+
+PATIENCE_S = 120.0
+"""A place that cannot be written for now is tried again for so long: what is to be written took longer to measure."""
 
 _NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
 
@@ -60,16 +64,20 @@ class ResultStore:
         """URL of one file or folder below the store."""
         return f"{self.url}/{name}"
 
-    def put(self, name: str, data: bytes, *, timeout_s: float = 300) -> None:
+    def put(self, name: str, data: bytes, *, timeout_s: float = 300, patience_s: float = PATIENCE_S) -> None:
         """Write a whole file; who reads at the same time gets the old bytes or the new ones, never a part.
 
         Raises
         ------
         StoreError, StoreUnavailable
-            The file was not written, for good or for now.
+            The file was not written, for good, or for now and for `patience_s`.
         """
-        with _explained(self.url_of(name), "write"):
-            self._write(name, data, timeout_s)
+
+        def put_once() -> None:
+            with _explained(self.url_of(name), "write"):
+                self._write(name, data, timeout_s)
+
+        _patiently(patience_s)(put_once)
 
     def put_new(self, name: str, data: bytes) -> bool:
         """Write a whole file unless one of this name exists; says whether it was written.
@@ -77,7 +85,7 @@ class ResultStore:
         Two writers at the same moment may both write. That is harmless for the files this is for: equal names
         mean equal content, or the same cells measured twice.
         """
-        if self.exists(name):
+        if _patiently(PATIENCE_S)(self.exists, name):
             return False
         self.put(name, data)
         return True
@@ -209,6 +217,15 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except (ValueError, ImportError) as error:
         raise StoreError(f"{url}: {_one_line(error)}; results can lie in a folder or at s3://...") from error
     return fs, cast(str, root)
+
+
+def _patiently(patience_s: float) -> tenacity.Retrying:
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(StoreUnavailable),
+        stop=tenacity.stop_after_delay(patience_s),
+        wait=tenacity.wait_random_exponential(1, max=15),
+        reraise=True,
+    )
 
 
 def _put_local(path: Path, data: bytes) -> None:

@@ -84,7 +84,6 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Resu
 
 @pytest.fixture(scope="module")
 def whole_lab(
-    request: pytest.FixtureRequest,
     cluster: Cluster,
     scene: Scene,
     cave: CaveServer,
@@ -94,11 +93,14 @@ def whole_lab(
     s3_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Lab]:
-    """A lab for the tests of a module, whose DATABASE says what Prefect's server keeps its runs in."""
+    """A lab for the tests of a module.
+
+    Its server has Postgres, as on a cluster: with SQLite Prefect drops an event that it cannot note while the database
+    is locked, and then no automation hears of it.
+    """
     folder = tmp_path_factory.mktemp("lab")
     with ExitStack() as stack:
-        url = stack.enter_context(postgres()) if request.module.DATABASE == "postgres" else None
-        server = PrefectServer(folder, url)
+        server = PrefectServer(folder, stack.enter_context(postgres()))
         server.start()
         stack.callback(server.stop)
         known = {PREFECT_API_URL: server.url, PREFECT_HOME: folder / "home"}

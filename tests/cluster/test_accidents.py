@@ -9,7 +9,6 @@ from file_server import Fault
 from lab import WORKERS, Extraction, Lab, check, kill
 from prefect.client.schemas.objects import FlowRun
 
-DATABASE = "sqlite"
 pytestmark = pytest.mark.timeout(1200)
 
 

@@ -11,22 +11,22 @@ from prefect.states import Cancelling
 
 from deployments.automations import silent_runs
 
-DATABASE = "postgres"
 pytestmark = pytest.mark.timeout(1200)
 
 
 def test_prefect_server_away(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
-    """While Prefect's server is away for a minute the shards measure on, and all is told when it is back."""
+    """While Prefect's server is away the shards measure on, and the extraction waits longer than its client tries."""
     lab.server.stop()
     lab.repair()
-    time.sleep(60)
+    time.sleep(90)
     lab.server.start()
     check(extraction, undisturbed)
-    assert [run.run_count for run in (extraction.run, *extraction.shards())] == [1, 1, 1]
+    # A shard that could not tell that it had ended starts once more, and finds nothing to do.
+    assert extraction.run.run_count == 1
 
 
 def test_s3_busy_then_slow(extraction: Extraction, lab: Lab, undisturbed: Results) -> None:
-    """Half a minute of 503 and another in which every answer takes a second cost at most the chunks in hand."""
+    """Half a minute of 503 and another in which every answer takes a second cost time alone."""
     lab.s3.busy = True
     lab.release()
     time.sleep(30)
@@ -34,7 +34,7 @@ def test_s3_busy_then_slow(extraction: Extraction, lab: Lab, undisturbed: Result
     time.sleep(30)
     lab.s3.delay_s = 0.0
     assert lab.s3.refused
-    check(extraction, undisturbed, at_most_twice=2 * WORKERS)
+    check(extraction, undisturbed)
 
 
 def test_cave_has_had_enough(lab: Lab, undisturbed: Results) -> None:

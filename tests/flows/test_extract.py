@@ -138,6 +138,7 @@ def test_the_manifest_says_what_the_table_was_made_from(whole: Results) -> None:
         "failed": statuses["failed"],
         "skipped": statuses["skipped"],
         "failed_transient": 0,
+        "carried": 0,
     }
     assert manifest["materialization_version"] == 1
     assert manifest["materialization_timestamp"] == "2024-04-20T20:17:09.199182+00:00"
@@ -183,9 +184,10 @@ def test_a_bucket_gets_the_same_bytes_as_a_folder(
     assert ran.status == 0, ran.err
     results = Results(place)
     assert results.features == undisturbed.features
-    summary, _, table = ran.out.strip().splitlines()
+    summary, _, cost, table = ran.out.strip().splitlines()
     assert summary.startswith("phantom v1: 15 nuclei in ")
     assert summary.endswith(": 11 ok, 1 failed, 3 skipped")
+    assert " of segmentation, 12 cells measured; a full run: about " in cost
     assert table == results.store.url_of("features.parquet")
     assert not list(tmp_path.glob("somatic-results"))
 
