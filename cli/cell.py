@@ -129,7 +129,8 @@ def _draw(
     others: "pa.Table | None",
 ) -> None:
     """Write the page about a cell, and its picture."""
-    from somatic.report.cell import cell_png, cell_report, view_cell
+    from somatic.report.cell import cell_png, cell_report
+    from somatic.report.view import view_cell
     from somatic.results.neuroglancer import cell_url
 
     view = view_cell(cell, measured, extraction.segmentation, synapses, extraction.radius_nm)

@@ -24,7 +24,8 @@ def report(results: Results) -> None:
     from cli.reading import open_result_set
     from cli.steps import shown_steps
     from somatic.quality import put_flags
-    from somatic.report.results import REPORT, make_report, read_results, stored_meshes
+    from somatic.report.overview import REPORT, make_report
+    from somatic.report.results import read_results, stored_meshes
 
     store = open_result_set(results)
     with shown_steps() as step:

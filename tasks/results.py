@@ -156,7 +156,7 @@ def _put_report(store: ResultStore) -> str | None:
     """Write report.html and give its URL; None where that failed, since the table is there without it."""
     try:
         # What draws takes its time to import, and only here is anything drawn.
-        from somatic.report.results import put_report
+        from somatic.report.overview import put_report
 
         return put_report(store)
     except Exception as error:

@@ -12,7 +12,7 @@ import trimesh
 from cloudvolume import CloudVolume
 from extracting import TOKEN, Results, changed, command, ended, error_of, proofread, run, without_nuclei
 
-import somatic.report.results
+import somatic.report.overview
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset
 from sandbox.phantom.scene import Scene
@@ -235,7 +235,7 @@ def test_a_report_that_fails_does_not_fail_the_extraction(
     def fail(_store: ResultStore) -> str:
         raise ValueError("no plot today")
 
-    monkeypatch.setattr(somatic.report.results, "put_report", fail)
+    monkeypatch.setattr(somatic.report.overview, "put_report", fail)
     state = run(dataset, tmp_path / "results", limit=2)
     assert state.is_completed(), state
     results = Results(str(tmp_path / "results"))
