@@ -2,16 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import DatasetName, Version, check_can_write, parse_version
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from somatic.cell import Cell, Measured
+    from somatic.extraction import Extraction
+    from somatic.tables import Synapses
+
 EXAMPLES = (
     "somatic cell minnie65 262144 --version 1300",
     "somatic cell my.toml 262144 --json - | jq .soma_volume_um",
     "somatic cell my.toml 262144 --mesh soma.ply",
+    "somatic cell my.toml 262144 --report cell.html --png cell.png",
 )
 _MESH_SUFFIXES = (".ply", ".obj")
 _WIDTH_FOR_MEANING = 140
@@ -30,6 +38,14 @@ def cell(
     mesh: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the soma mesh, in nm: PLY or OBJ by the file's name.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page about the cell, as HTML that needs no network.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the picture of that page, as PNG.")] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(metavar="RESULTS", help="With --report: results among whose values those of the cell are shown."),
+    ] = None,
 ) -> None:
     """Measure one cell, here and now, and show its features.
 
@@ -37,17 +53,20 @@ def cell(
     """
     if mesh and mesh.suffix.lower() not in _MESH_SUFFIXES:
         raise typer.BadParameter(f"{mesh}: the name must end in .ply or .obj", param_hint="--mesh")
+    if results and not report:
+        raise typer.BadParameter("it is for the page of --report", param_hint="--results")
     number = parse_version(version)
     json_path = Path(json_file) if json_file and json_file != "-" else None
-    for path in (json_path, mesh):
+    for path in (json_path, mesh, report, png):
         if path:
             check_can_write(path)
 
-    from cli.reading import read_dataset
+    from cli.reading import read_dataset, read_features
     from cli.steps import shown_steps
     from somatic.errors import MissingSegment, PermanentError
 
     described = read_dataset(dataset)
+    others = read_features(results) if results else None
     with shown_steps() as step:
         step("connecting")
         from somatic.cell import extract_cell
@@ -82,6 +101,9 @@ def cell(
             definitions=extraction.dataset.definitions,
         )
         check_finite(measured.row)
+        if report or png:
+            step("drawing")
+            _draw(extraction, one, measured, synapses, report, png, others)
     row = measured.row
     if json_file == "-":
         typer.echo(_json(row))
@@ -95,6 +117,37 @@ def cell(
         check_segmentation(nuclei, segmentation, extraction.title, extraction.source.timestamp)
     if measured.error:
         raise PermanentError(f"nucleus {nucleus_id} of {extraction.title}: {row['reason']}")
+
+
+def _draw(
+    extraction: "Extraction",
+    cell: "Cell",
+    measured: "Measured",
+    synapses: "Synapses | None",
+    report: Path | None,
+    png: Path | None,
+    others: "pa.Table | None",
+) -> None:
+    """Write the page about a cell, and its picture."""
+    from somatic.report.cell import cell_png, cell_report
+    from somatic.report.view import view_cell
+    from somatic.results.neuroglancer import cell_url
+
+    view = view_cell(cell, measured, extraction.segmentation, synapses, extraction.radius_nm)
+    title = f"Nucleus {cell.nucleus_id} of {extraction.title}"
+    if png:
+        png.write_bytes(cell_png(view, title))
+    if report:
+        url = cell_url(
+            cell.nucleus_id,
+            cell.root_id,
+            cell.centre_nm.tolist(),
+            resolution_nm=cell.table_resolution_nm,
+            segmentation=extraction.segmentation_url,
+            nuclei=extraction.source.nucleus_segmentation,
+            synapses_nm=view.synapses_nm[view.counted],
+        )
+        report.write_text(cell_report(view, title, url, others), encoding="utf-8")
 
 
 def _json(row: dict[str, Any]) -> str:

@@ -69,7 +69,12 @@ def demo(
     files = write_file_dataset(scene, version, folder / "phantom-files.toml")
     nucleus_id = min(truth.nucleus_id for truth in scene.with_role("ordinary"))
     table = _from_here(summary.table)
-    console.print("\nCells that fail are there on purpose. Open the table, or measure one cell again:", highlight=False)
+    report = _from_here(str(Path(summary.table).with_name("report.html")))
+    console.print(
+        f"\nCells that fail are there on purpose. Look at {report}, open the table, or measure one cell again:",
+        highlight=False,
+        soft_wrap=True,
+    )
     for line in (
         f"{_runnable('python', sys.executable)} -c \"import pandas; print(pandas.read_parquet('{table}'))\"",
         f"{_runnable('somatic', sys.argv[0])} cell {files} {nucleus_id}",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cell, compare, datasets, demo, deploy, extract, plan, status, watch
+from cli import cell, compare, datasets, demo, deploy, export, extract, plan, report, status, watch
 
 app = typer.Typer(
     name="somatic",
@@ -38,6 +38,8 @@ _add(extract.extract, extract.EXAMPLES, extract.NOTE, no_args_is_help=True)
 _add(watch.watch, watch.EXAMPLES, watch.NOTE, no_args_is_help=True)
 _add(status.status, status.EXAMPLES, status.NOTE, no_args_is_help=True)
 _add(compare.compare, compare.EXAMPLES, no_args_is_help=True)
+_add(report.report, report.EXAMPLES, report.NOTE, no_args_is_help=True)
+_add(export.export, export.EXAMPLES, export.NOTE, no_args_is_help=True)
 _add(datasets.datasets)
 _add(deploy.deploy, deploy.EXAMPLES, deploy.NOTE)
 

@@ -1,11 +1,14 @@
-"""Reading a dataset for a command."""
+"""Reading a dataset, or a table of features, for a command."""
 
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from somatic.dataset import Dataset
+    from somatic.results.store import ResultStore
 
 
 def read_dataset(name_or_path: str) -> "Dataset":
@@ -16,3 +19,25 @@ def read_dataset(name_or_path: str) -> "Dataset":
     for note in dataset.notes:
         typer.echo(f"somatic: note: {note}", err=True)
     return dataset
+
+
+def open_result_set(results: str) -> "ResultStore":
+    """The folder of a table of features, which may be named by the table in it."""
+    from somatic.results.store import ResultStore
+
+    return ResultStore(results.rstrip("/").removesuffix("/features.parquet"))
+
+
+def read_features(results: str) -> "pa.Table":
+    """The table of features of a folder of results.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        It cannot be read, for good or for now, or lacks a column.
+    """
+    from somatic.features import SCHEMA
+    from somatic.results.parquet import table_from_parquet
+
+    store = open_result_set(results)
+    return table_from_parquet(store.get("features.parquet"), store.url_of("features.parquet"), SCHEMA.names)

@@ -57,6 +57,8 @@ Text = Annotated[str, AfterValidator(_said)]
 Place = Annotated[Text, AfterValidator(_place)]
 Layer = Annotated[Text, AfterValidator(_layer)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Point = tuple[Number, Number, Number]
 Length = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 
@@ -99,6 +101,19 @@ class CaveSource(_Model):
     synapses: Text | None = Field(default=None, description='the name of the synapse table, as "synapses_pni_2"')
 
 
+class Pia(_Model):
+    """Where the pia is, for the depth of a cell below it."""
+
+    point_nm: Point = Field(description="a point of the pia in nm, x, y, z, as [732052, 334140, 859200]")
+    down: Point = Field(description="the direction from the pia to the white matter, x, y, z, as [0, 1, 0]")
+
+    @model_validator(mode="after")
+    def _has_direction(self) -> Self:
+        if not any(self.down):
+            raise ValueError("down: found [0, 0, 0], which is no direction")
+        return self
+
+
 class FileSource(_Model):
     """Tables that lie in files: CSV, Parquet or Feather."""
 
@@ -138,6 +153,7 @@ class Dataset(_Model):
         default=None, description="the version that is meant when the command names none, a whole number"
     )
     results: Place | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
+    pia: Pia | None = Field(default=None, description="a table [pia]")
     cave: CaveSource | None = Field(default=None, description="a table [cave]")
     files: FileSource | None = Field(default=None, description="a table [files]")
 

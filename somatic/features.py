@@ -182,7 +182,23 @@ COLUMNS = tuple(_ALL[name] for name in (*_ORDER, *_QUALITY_ORDER))
 MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS)
 """Names of the columns that hold a measurement, null where it could not be made."""
 
-SCHEMA = pa.schema([column.field for column in COLUMNS])
+_PUBLISHED = frozenset(_ORDER[:14])
+_OF_THE_OLD_CODE = frozenset(_ORDER[14:26])
+
+
+def _definition(name: str) -> str:
+    """Where the definition of a column comes from."""
+    if name in _PUBLISHED:
+        return "published table, Elabbady et al., Nature 2025, doi 10.1038/s41586-024-07765-7"
+    return "Extract_Somatic_Features, the code of the published table" if name in _OF_THE_OLD_CODE else "somatic"
+
+
+SCHEMA = pa.schema(
+    [
+        column.field.with_metadata({**column.field.metadata, b"definition": _definition(column.name)})
+        for column in COLUMNS
+    ]
+)
 
 
 def feature_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -40,13 +40,18 @@ def measure_folds(mesh: trimesh.Trimesh) -> Folds:
     -------
     Folds
     """
-    vertices = mesh.vertices - mesh.vertices.mean(axis=0)
-    # The kind of tree that is built and asked fastest for points near its own.
-    depth_nm, _ = cKDTree(_wrap(vertices), balanced_tree=False, compact_nodes=False).query(vertices)
+    depth_nm = fold_depth_nm(mesh)
     folded = depth_nm > _FOLD_DEPTH_NM
     folded_area = float(mesh.area_faces[folded[mesh.faces].any(axis=1)].sum())
     mean_depth = float(depth_nm[folded].mean()) if folded.any() else None
     return Folds(folded_area / 1e6, folded_area / float(mesh.area), mean_depth)
+
+
+def fold_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Distance of each vertex of a nucleus, (n,) in nm, from the nearest vertex of its wrap."""
+    vertices = mesh.vertices - mesh.vertices.mean(axis=0)
+    # The kind of tree that is built and asked fastest for points near its own.
+    return cKDTree(_wrap(vertices), balanced_tree=False, compact_nodes=False).query(vertices)[0]
 
 
 def _wrap(vertices: np.ndarray) -> np.ndarray:

@@ -33,8 +33,19 @@ def synapses_in_cutout(synapses: Synapses, root_id: int, centre_nm: np.ndarray, 
     return Synapses(frame[in_box], synapses.resolution_nm)
 
 
+def synapse_centres_nm(synapses: Synapses) -> np.ndarray:
+    """The ctr_pt of synapses, (n, 3) float."""
+    ctr_vx = synapses.frame[["ctr_x_vx", "ctr_y_vx", "ctr_z_vx"]].to_numpy(float)
+    return ctr_vx * np.asarray(synapses.resolution_nm)
+
+
 def count_soma_synapses(in_cutout: Synapses, soma: trimesh.Trimesh) -> int:
-    """Number of synapses on a soma, as published (definitions.md, "Soma features").
+    """Number of synapses on a soma, of `on_soma`."""
+    return int(np.count_nonzero(on_soma(in_cutout, soma)))
+
+
+def on_soma(in_cutout: Synapses, soma: trimesh.Trimesh) -> np.ndarray:
+    """Which synapses lie on a soma, as published (definitions.md, "Soma features").
 
     Parameters
     ----------
@@ -45,14 +56,13 @@ def count_soma_synapses(in_cutout: Synapses, soma: trimesh.Trimesh) -> int:
 
     Returns
     -------
-    int
+    (n,) bool
 
     Notes
     -----
     Vertices are taken as a mesh layer keeps them, in float32, so that a stored mesh gives the same number.
     """
-    ctr_nm = in_cutout.frame[["ctr_x_vx", "ctr_y_vx", "ctr_z_vx"]].to_numpy(float) * np.asarray(in_cutout.resolution_nm)
-    if not len(ctr_nm):
-        return 0
-    distance_nm, _ = cKDTree(soma.vertices.astype(np.float32)).query(ctr_nm)
-    return int(np.count_nonzero(distance_nm < _MAX_DISTANCE_NM))
+    if not len(in_cutout.frame):
+        return np.zeros(0, dtype=bool)
+    distance_nm, _ = cKDTree(soma.vertices.astype(np.float32)).query(synapse_centres_nm(in_cutout))
+    return distance_nm < _MAX_DISTANCE_NM

@@ -7,21 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.progress import size_in_words
-from somatic.results.changes import compare_features, count_changes
+from somatic.results.changes import CHANGE_WORDS, compare_features, count_changes
 from somatic.results.cost import Cost
 
 CellUrl = Callable[[int, int, tuple[float, float, float]], str | None]
 """Link to a cell, of nucleus id, root id and centre in nm; None where there is none."""
-
-_WORDS = {
-    "nuclei": "of which anything is different",
-    "added": "added",
-    "gone": "gone",
-    "re_rooted": "with another root id",
-    "moved": "with another centre",
-    "recomputed": "measured again",
-    "changed": "with another value of a feature",
-}
 
 
 def changes_markdown(changes: pa.Table, cell_url: CellUrl) -> list[str]:
@@ -30,7 +20,7 @@ def changes_markdown(changes: pa.Table, cell_url: CellUrl) -> list[str]:
         return ["", "## Changes", "", "Nothing is different from the earlier version."]
     version = changes["materialization_version_before"][0].as_py()
     lines = ["", f"## Changes since version {version}", "", "| nuclei | |", "|---|---|"]
-    lines += [f"| {number:,} | {_WORDS[name]} |" for name, number in count_changes(changes).items()]
+    lines += [f"| {number:,} | {CHANGE_WORDS[name]} |" for name, number in count_changes(changes).items()]
     features = compare_features(changes)
     one_sided = features["only_results"] + features["only_reference"]
     features = features.assign(one_sided=one_sided, nuclei=features["n_different"] + one_sided)

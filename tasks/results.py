@@ -22,12 +22,18 @@ from somatic.errors import SomaticError
 from somatic.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
+from somatic.quality import put_flags
 from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import Collected, collect, reasons_of
 from somatic.results.cost import Cost, load_cost
 from somatic.results.manifest import make_manifest, put_manifest
+from somatic.results.mesh_layer import MeshLayer
 from somatic.results.neuroglancer import cell_url
+from somatic.results.parquet import table_from_parquet
+from somatic.results.places import MESHES
 from somatic.results.runs import Run
+from somatic.results.segment_properties import segment_properties
+from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
 from tasks.markdown import CellUrl, changes_markdown, cost_markdown
 from tasks.transient import PATIENTLY
@@ -74,6 +80,11 @@ def collect_features(
     files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
     if changes is not None:
         files["changes.parquet"] = store.get("changes.parquet")
+    features = table_from_parquet(collected.features, store.url_of("features.parquet"))
+    flags = put_flags(store, features)
+    files["flags.parquet"] = store.get("flags.parquet")
+    if extraction.with_meshes:
+        MeshLayer(store.url_of(MESHES)).put_properties(segment_properties(features, flags))
     cost = load_cost(store, run.id, extraction.estimate(plan, plan.rows, run.chunks_per_shard))
     finished = datetime.now(UTC)
     put_manifest(
@@ -84,6 +95,11 @@ def collect_features(
             materialization_timestamp=extraction.source.timestamp,
             config=extraction.config,
             config_hash=extraction.config_hash,
+            layers={
+                "segmentation": extraction.segmentation_url,
+                "nuclei": extraction.source.nucleus_segmentation,
+                "resolution_nm": plan.resolution_nm,
+            },
             plan_hash=plan.hash,
             counts=_counts(collected, len(nuclei.frame)),
             files=files,
@@ -93,8 +109,9 @@ def collect_features(
             changes={"base": run.base, **count_changes(changes)} if changes is not None else None,
         ),
     )
+    report = _put_report(store)
     with _if_the_server_answers():
-        _tell(title, extraction, plan, collected, cost, changes, (finished - run.started).total_seconds())
+        _tell(title, extraction, plan, collected, cost, changes, report, (finished - run.started).total_seconds())
     return collected, cost
 
 
@@ -135,6 +152,20 @@ def _if_the_server_answers() -> Iterator[None]:
         get_run_logger().warning("Prefect's server could not be told how it goes: %s", error)
 
 
+def _put_report(store: ResultStore) -> str | None:
+    """Write report.html and give its URL; None where that failed, since the table is there without it."""
+    try:
+        # What draws takes its time to import, and only here is anything drawn.
+        from somatic.report.overview import put_report
+
+        return put_report(store)
+    except Exception as error:
+        get_run_logger().warning(
+            "no report was written (%s: %s); somatic report %s makes it", type(error).__name__, error, store.url
+        )
+        return None
+
+
 def _counts(collected: Collected, n_queried: int) -> dict[str, int]:
     table = collected.table
     return {
@@ -156,6 +187,7 @@ def _tell(
     collected: Collected,
     cost: Cost,
     changes: pa.Table | None,
+    report: str | None,
     seconds: float,
 ) -> None:
     failures = collected.failures
@@ -180,8 +212,10 @@ def _tell(
         f"| skipped | {counts.skipped:,} |",
         "",
         f"Table: `{extraction.store.url_of('features.parquet')}` ({collected.table.total:,} rows), "
-        f"in {duration(seconds)}.",
+        f"in {duration(seconds)}; {60 * cost.cells_computed / seconds:.3g} cells measured a minute.",
     ]
+    if report:
+        lines += ["", f"Report: `{report}`."]
     reasons = list(reasons_of(failures).items())
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]

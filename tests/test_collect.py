@@ -314,6 +314,7 @@ def test_manifest_is_complete_and_readable(store_url: str) -> None:
         materialization_timestamp=datetime(2025, 1, 13, 10, 10, 1, 286229, tzinfo=UTC),
         config={"definitions": "published", "mip": 3},
         config_hash="aba8410b",
+        layers={"segmentation": "precomputed://gs://bucket/seg", "nuclei": None, "resolution_nm": [4, 4, 40]},
         plan_hash="0123456789abcdef",
         counts={"ok": 5, "failed": 0, "largest": 2**63 - 1},
         files={"features.parquet": b"content"},

@@ -10,14 +10,25 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.cave.server import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
-from somatic.dataset import CaveSource, Dataset, FileSource, TableName, dataset_names, load_dataset, segmentation_kind
+from somatic.dataset import (
+    CaveSource,
+    Dataset,
+    FileSource,
+    Pia,
+    TableName,
+    dataset_names,
+    load_dataset,
+    segmentation_kind,
+)
 from somatic.errors import DatasetError
+from somatic.report.depth import depth_um
 from somatic.source import open_segmentation_url, open_source
 from somatic.validation import validated
 
@@ -431,6 +442,32 @@ def test_wrong_old_inputs_are_refused(tmp_path: Path, changes: dict[str, object]
     assert "geheim" not in message
 
 
+@pytest.mark.parametrize(
+    ("pia", "said"),
+    [
+        ("down = [0, 1, 0]", ["pia.point_nm"]),
+        ("point_nm = [1, 2]\ndown = [0, 1, 0]", ["pia.point_nm"]),
+        ("point_nm = [1, 2, 3]\ndown = [0, 0, 0]", ["pia", "no direction"]),
+        ("point_nm = [1, 2, nan]\ndown = [0, 1, 0]", ["pia.point_nm"]),
+        ('axis = "y"', ["pia.axis"]),
+    ],
+)
+def test_a_wrong_pia_is_refused(tmp_path: Path, pia: str, said: list[str]) -> None:
+    """Two numbers for three, a direction without a length, what is no number or no key: the key is named."""
+    message = refusal(tmp_path, f"{CAVE}\n[pia]\n{pia}\n")
+    assert [part for part in said if part not in message] == []
+
+
+def test_the_pia_of_minnie65() -> None:
+    """Depth is that of standard_transform: y after a turn by 5 degrees about z, 0 at the height of its point."""
+    pia = load_dataset("minnie65").pia
+    assert pia is not None
+    angle = np.deg2rad(5)
+    points_nm = np.array([[183013 * 4, 83535 * 4, 0], [700_000, 900_000, 5], [1_200_000.0, 600_000, 900_000]])
+    turned = points_nm @ [np.sin(angle), np.cos(angle), 0]
+    assert depth_um(points_nm, pia.point_nm, pia.down) == pytest.approx((turned - turned[0]) / 1000, abs=1e-3)
+
+
 @pytest.mark.parametrize(("kind", "text"), BLOCKS, ids=range(len(BLOCKS)))
 def test_examples_of_the_docs(tmp_path: Path, kind: str, text: str) -> None:
     """Every example in docs/datasets.md is a dataset that loads."""
@@ -442,8 +479,8 @@ def test_the_docs_have_every_key() -> None:
     """The table of keys lists what a file may hold, with the defaults that hold, and nothing else."""
     table = DOCS.split("## Every key")[1].split("\n\n")[1]
     documented = {key for row in table.splitlines()[2:] for key in re.findall(r"`([^`]+)`", row.split("|")[1])}
-    keys = set(Dataset.model_fields) - {"cave", "files"}
-    for prefix, model in (("cave", CaveSource), ("cave.nuclei", TableName), ("files", FileSource)):
+    keys = set(Dataset.model_fields) - {"cave", "files", "pia"}
+    for prefix, model in (("cave", CaveSource), ("cave.nuclei", TableName), ("files", FileSource), ("pia", Pia)):
         keys |= {f"{prefix}.{key}" for key in model.model_fields}
     assert documented == keys
     assert {kind for kind, _ in BLOCKS} == {"toml", "json"}

@@ -3,6 +3,8 @@
 import json
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+
 from somatic.results.neuroglancer import cell_url
 
 ROOT = 864691135122292345
@@ -67,3 +69,26 @@ def test_only_what_a_browser_can_read() -> None:
 def test_no_password_in_a_link() -> None:
     """A URL that holds one is left out."""
     assert set(layers(linked("precomputed://https://me:secret@host/seg", meshes=None))) == {"nuclei"}
+
+
+def test_synapses_of_a_cell() -> None:
+    """Points in nm stand as annotations in voxels of the view, in a layer of the state itself, each with its id."""
+    url = cell_url(
+        262144,
+        ROOT,
+        (700_004, -1_202, 800_020),
+        resolution_nm=(4.0, 4.0, 40.0),
+        segmentation=GRAPH,
+        synapses_nm=np.array([[400.0, -800.0, 4000.0], [2.0, 0.0, 0.0]]),
+    )
+    assert url is not None
+    state = json.loads(unquote(urlsplit(url).fragment.removeprefix("!")))
+    assert state["layers"][-1] == {
+        "type": "annotation",
+        "source": "local://annotations",
+        "annotations": [
+            {"type": "point", "id": "0", "point": [100.0, -200.0, 100.0]},
+            {"type": "point", "id": "1", "point": [0.5, 0.0, 0.0]},
+        ],
+        "name": "synapses",
+    }

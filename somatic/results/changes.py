@@ -25,6 +25,17 @@ _CENTRE = tuple(column.name for column in CENTRE_COLUMNS)
 PAIRS = ("materialization_version", "soma_id", "status", *_CENTRE, *MEASURED)
 """Columns of the table of features that stand here twice, with `_before` and `_after` behind the name."""
 
+CHANGE_WORDS = {
+    "nuclei": "of which anything is different",
+    "added": "added",
+    "gone": "gone",
+    "re_rooted": "with another root id",
+    "moved": "with another centre",
+    "recomputed": "measured again",
+    "changed": "with another value of a feature",
+}
+"""What is said of the nuclei that `count_changes` counts."""
+
 _BY_NAME = {column.name: column for column in COLUMNS}
 _BEFORE, _AFTER = "_before", "_after"
 

@@ -18,6 +18,7 @@ def make_manifest(
     materialization_timestamp: datetime | None,
     config: Mapping[str, Any],
     config_hash: str,
+    layers: Mapping[str, Any],
     plan_hash: str,
     counts: Mapping[str, int],
     files: Mapping[str, bytes],
@@ -38,6 +39,8 @@ def make_manifest(
         What `config_hash` was made of.
     config_hash, plan_hash : str
         Names of the configuration and of the plan.
+    layers : mapping
+        `segmentation` and `nuclei`, the URLs that were read, and `resolution_nm`, size of a voxel of the positions.
     counts : mapping of str to int
         Cells by status.
     files : mapping of str to bytes
@@ -55,6 +58,7 @@ def make_manifest(
         "materialization_timestamp": _utc(materialization_timestamp),
         "config": dict(config),
         "config_hash": config_hash,
+        "layers": dict(layers),
         "features_version": FEATURES_VERSION,
         "plan": plan_hash,
         "counts": dict(counts),

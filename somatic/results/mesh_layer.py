@@ -1,6 +1,8 @@
 """Soma meshes as a Neuroglancer Precomputed layer: segment id = nucleus id."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -9,7 +11,9 @@ from cloudvolume import Mesh
 from somatic.cutout import Segmentation
 from somatic.results.store import ResultStore
 
+_INFO = "info"
 _MESHES = "mesh"
+_PROPERTIES = "segment_properties"
 
 
 class MeshLayer:
@@ -43,8 +47,20 @@ class MeshLayer:
             "scales": [scale],
             "mesh": _MESHES,
         }
-        self._store.put("info", _json(info))
+        self._store.put(_INFO, _json(info))
         self._store.put(f"{_MESHES}/info", _json({"@type": "neuroglancer_legacy_mesh"}))
+
+    def put_properties(self, properties: Mapping[str, Any]) -> None:
+        """Write segment properties of the layer (`somatic.results.segment_properties`) and say in its info where.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The layer has no info, or a file was not written, for good or for now.
+        """
+        # A viewer that finds them named in the info must find them.
+        self._store.put(f"{_PROPERTIES}/info", json.dumps(properties, separators=(",", ":"), allow_nan=False).encode())
+        self._store.put(_INFO, _json(json.loads(self._store.get(_INFO)) | {"segment_properties": _PROPERTIES}))
 
     def put(self, nucleus_id: int, mesh: trimesh.Trimesh) -> None:
         """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants)."""

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import numpy as np
+import numpy.typing as npt
+
 from somatic.dataset import segmentation_kind
 
 _FLAT_VIEWER = "https://neuroglancer-demo.appspot.com"
@@ -26,8 +29,52 @@ def cell_url(
     segmentation: str,
     nuclei: str | None = None,
     meshes: str | None = None,
+    synapses_nm: npt.NDArray[np.float64] | None = None,
 ) -> str | None:
-    """Link to a cell, its nucleus and its soma mesh, with the centre of its cutout in the middle.
+    """Link to a cell, its nucleus, its soma mesh and its synapses, with the centre of its cutout in the middle.
+
+    Parameters
+    ----------
+    nucleus_id, root_id, centre_nm, resolution_nm, segmentation, nuclei, meshes, synapses_nm
+        As for `cell_state`.
+
+    Returns
+    -------
+    str or None
+        None when no layer lies where a browser can read it: https, gs or s3.
+    """
+    state = cell_state(
+        nucleus_id,
+        root_id,
+        centre_nm,
+        resolution_nm=resolution_nm,
+        segmentation=segmentation,
+        nuclei=nuclei,
+        meshes=meshes,
+        synapses_nm=synapses_nm,
+    )
+    if state is None:
+        return None
+    return f"{viewer(segmentation)}#!{quote(json.dumps(state, separators=(',', ':')), safe=_SAFE)}"
+
+
+def viewer(segmentation: str) -> str:
+    """Public viewer that can show a segmentation."""
+    return _GRAPH_VIEWER if segmentation_kind(segmentation) == "graph" else _FLAT_VIEWER
+
+
+def cell_state(
+    nucleus_id: int,
+    root_id: int,
+    centre_nm: Sequence[float],
+    *,
+    resolution_nm: Sequence[float],
+    segmentation: str,
+    nuclei: str | None = None,
+    meshes: str | None = None,
+    synapses_nm: npt.NDArray[np.float64] | None = None,
+) -> dict[str, Any] | None:
+    """State of Neuroglancer that shows a cell.
 
     Parameters
     ----------
@@ -41,10 +88,12 @@ def cell_url(
         Layer that has the root id, as cloud-volume takes it.
     nuclei, meshes : str, optional
         Layers whose segment ids are nucleus ids: the nuclei as cloud-volume takes them, and the URL of our soma meshes.
+    synapses_nm : (n, 3) float, optional
+        Points of a layer of their own: the synapses that were counted.
 
     Returns
     -------
-    str or None
+    dict or None
         None when no layer lies where a browser can read it: https, gs or s3.
 
     Notes
@@ -60,8 +109,10 @@ def cell_url(
     shown = [layer for layer in layers if layer]
     if not shown:
         return None
+    if synapses_nm is not None:
+        shown.append(_points("synapses", synapses_nm / np.asarray(resolution_nm)))
     voxel_nm = min(resolution_nm)
-    state = {
+    return {
         "dimensions": {axis: [size / 1e9, "m"] for axis, size in zip("xyz", resolution_nm, strict=True)},
         "position": [centre / size for centre, size in zip(centre_nm, resolution_nm, strict=True)],
         "crossSectionScale": _SLICE_NM_PER_PIXEL / voxel_nm,
@@ -69,8 +120,13 @@ def cell_url(
         "layers": shown,
         "layout": "xy-3d",
     }
-    viewer = _GRAPH_VIEWER if segmentation_kind(segmentation) == "graph" else _FLAT_VIEWER
-    return f"{viewer}#!{quote(json.dumps(state, separators=(',', ':')), safe=_SAFE)}"
+
+
+def _points(name: str, points_vx: npt.NDArray[np.float64]) -> dict[str, Any]:
+    points = [
+        {"type": "point", "id": str(number), "point": point} for number, point in enumerate(points_vx.round(1).tolist())
+    ]
+    return {"type": "annotation", "source": "local://annotations", "annotations": points, "name": name}
 
 
 def _layer(name: str, url: str | None, segment: int) -> dict[str, Any] | None:

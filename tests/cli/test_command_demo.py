@@ -85,11 +85,13 @@ def test_the_volume_that_is_there_is_taken(first: Ran, folder: Path, scene: Scen
 
 
 def test_what_it_says_to_do_next_works(first: Ran, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line for Python opens the table, and the one for `somatic cell` measures a cell, with no server running."""
+    """Page and table are there, and `somatic cell` measures a cell, with no server running."""
     monkeypatch.chdir(folder)
     python, cell = [line.strip() for line in first.err.splitlines() if line.startswith("  ")][-2:]
     shown = subprocess.run(python, shell=True, check=True, capture_output=True, text=True).stdout
     assert "[3 rows x" in shown
+    [page] = re.findall(r"Look at (\S+),", first.err)
+    assert "phantom v1: 3 nuclei" in Path(page).read_text()
     program, *arguments = shlex.split(cell)
     assert Path(shutil.which(program) or "").samefile(SOMATIC)
     ran = run(*arguments)

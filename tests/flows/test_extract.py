@@ -12,11 +12,13 @@ import trimesh
 from cloudvolume import CloudVolume
 from extracting import TOKEN, Results, changed, command, ended, error_of, proofread, run, without_nuclei
 
+import somatic.report.overview
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset
 from sandbox.phantom.scene import Scene
 from somatic.errors import WrongSegmentation
 from somatic.features import COLUMNS
+from somatic.results.store import ResultStore
 
 STATUS_OF_ROLE = {
     "ordinary": ("ok", None),
@@ -223,3 +225,21 @@ def test_a_segmentation_of_another_version_stops_at_the_check(stack: Datastack, 
     store = Results(str(tmp_path / "results"), version=3).store
     assert store.names("chunks") == []
     assert not store.exists("features.parquet")
+
+
+def test_a_report_that_fails_does_not_fail_the_extraction(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The table is whole and the run completed; one line of the log says what happened, and how to make the report."""
+
+    def fail(_store: ResultStore) -> str:
+        raise ValueError("no plot today")
+
+    monkeypatch.setattr(somatic.report.overview, "put_report", fail)
+    state = run(dataset, tmp_path / "results", limit=2)
+    assert state.is_completed(), state
+    results = Results(str(tmp_path / "results"))
+    assert len(results.table) == 2
+    assert not results.store.exists("report.html")
+    [line] = [record.getMessage() for record in caplog.records if "no report" in record.getMessage()]
+    assert line == f"no report was written (ValueError: no plot today); somatic report {results.store.url} makes it"

@@ -1,0 +1,108 @@
+"""Flags: cells whose numbers a person should look at before using them, by rules that docs/results.md lists."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from somatic.features import COLUMNS, MEASURED, SCHEMA, Column
+from somatic.results.parquet import parquet_bytes
+from somatic.results.store import ResultStore
+
+MARKS = (0.001, 0.999)
+"""Shares of the cells at which the marks of a feature lie."""
+CELLS_FOR_MARKS = 1000
+"""With fewer cells the marks would be the smallest and the largest value, whatever these are."""
+MAX_UNLABELLED = 0.2
+
+FLAG_COLUMNS = (
+    Column("several_nuclei", pa.bool_(), "", "another nucleus of the query has the same root id", nullable=False),
+    Column("soma_volume_beyond", pa.bool_(), "", "soma_volume_um lies beyond the marks", nullable=False),
+    Column("nucleus_volume_beyond", pa.bool_(), "", "nucleus_volume_um lies beyond the marks", nullable=False),
+    Column("unlabelled", pa.bool_(), "", "frac_unlabelled is over 0.2", nullable=False),
+    Column("clipped", pa.bool_(), "", "the nucleus lies within 3 um of the bounds of its layer", nullable=False),
+)
+"""Why to look at a cell; each is false where the number that it asks for is null."""
+
+_FLAG_SCHEMA = pa.schema([COLUMNS[0].field, *(column.field for column in FLAG_COLUMNS)])
+
+NUMERIC = tuple(name for name in MEASURED if not pa.types.is_boolean(SCHEMA.field(name).type))
+"""Features that are numbers; the others are yes or no."""
+
+
+def is_position(name: str) -> bool:
+    """Whether a column is a coordinate, which tells where a cell is and not what it is like."""
+    return name.endswith(("_x_nm", "_y_nm", "_z_nm"))
+
+
+def marks(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """Find the values of a feature that one in a thousand lies below, and above.
+
+    Parameters
+    ----------
+    values : (n,) float
+        Those that could be measured.
+
+    Returns
+    -------
+    (float, float) or None
+        Both are values that occur. None for fewer than `CELLS_FOR_MARKS` values.
+    """
+    if len(values) < CELLS_FOR_MARKS:
+        return None
+    low, high = np.quantile(values, MARKS, method="inverted_cdf")
+    return float(low), float(high)
+
+
+def measured_values(features: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """The values of a numeric feature without the nulls, (n,) float."""
+    return features[name].drop_null().cast(pa.float64()).to_numpy()
+
+
+def find_flags(features: pa.Table) -> pa.Table:
+    """Flag the cells of a table of features.
+
+    Parameters
+    ----------
+    features : pyarrow.Table
+        Columns of `somatic.features.SCHEMA`. The marks are those of this table.
+
+    Returns
+    -------
+    pyarrow.Table
+        `nucleus_id` and the columns of `FLAG_COLUMNS`, a row for each row of the table, in its order.
+    """
+    found = {
+        "several_nuclei": pc.and_(pc.greater(features["n_nuclei_in_segment"], 1), pc.greater(features["soma_id"], 0)),
+        "soma_volume_beyond": _beyond(features, "soma_volume_um"),
+        "nucleus_volume_beyond": _beyond(features, "nucleus_volume_um"),
+        "unlabelled": pc.greater(features["frac_unlabelled"], MAX_UNLABELLED),
+        "clipped": features["nucleus_is_clipped"],
+    }
+    flags = [pc.fill_null(found[column.name], False) for column in FLAG_COLUMNS]
+    return pa.Table.from_arrays([features["nucleus_id"], *flags], schema=_FLAG_SCHEMA)
+
+
+def put_flags(store: ResultStore, features: pa.Table) -> pa.Table:
+    """Write flags.parquet beside a table of features, and give it.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        It was not written, for good or for now.
+    """
+    flags = find_flags(features)
+    store.put("flags.parquet", parquet_bytes(flags))
+    return flags
+
+
+def count_flags(flags: pa.Table) -> dict[str, int]:
+    """Of how many nuclei each flag is true."""
+    return {column.name: pc.sum(flags[column.name]).as_py() or 0 for column in FLAG_COLUMNS}
+
+
+def _beyond(features: pa.Table, name: str) -> pa.ChunkedArray:
+    found = marks(measured_values(features, name))
+    if found is None:
+        return pa.chunked_array([pa.repeat(pa.scalar(False), features.num_rows)])
+    return pc.or_(pc.less(features[name], found[0]), pc.greater(features[name], found[1]))

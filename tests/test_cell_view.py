@@ -1,0 +1,78 @@
+"""What a picture of a cell shows is what its row counts, on a real soma."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from shared import expected_of, scene_of
+
+from somatic.cell import Cell, Measured, extract_cell
+from somatic.cutout import Segmentation
+from somatic.nucleus import NucleusLayer
+from somatic.report.cell import cell_report
+from somatic.report.drawing import make_scene
+from somatic.report.view import CellView, view_cell
+from somatic.tables import synapses_from_raw
+
+NUCLEUS, ROOT = 262144, 864691135012345678
+
+
+@pytest.fixture(scope="module")
+def cell() -> tuple[Measured, CellView]:
+    """The soma, measured and seen."""
+    folder = scene_of("real_soma")
+    tables = json.loads((folder / "tables.json").read_text())
+    segmentation = Segmentation(f"precomputed://file://{folder}/seg", 0)
+    synapses = synapses_from_raw(pd.DataFrame(tables["synapses"]), resolution_nm=(4, 4, 40), where="tables.json")
+    one = Cell(NUCLEUS, ROOT, (41889, 34746, 15466), (4.0, 4.0, 40.0))
+    measured = extract_cell(one, segmentation, NucleusLayer(f"precomputed://file://{folder}/nuclei"), synapses)
+    return measured, view_cell(one, measured, segmentation, synapses, 15_000.0)
+
+
+def test_synapses(cell: tuple[Measured, CellView]) -> None:
+    """All 280 lie in the cutout, and those that are drawn as counted are those of the row."""
+    measured, view = cell
+    assert view.synapses_nm.shape == (280, 3)
+    assert view.counted.sum() == measured.row["soma_synapse_number"]
+    assert view.synapses_nm[0].tolist() == [39201 * 4, 34562 * 4, 15502 * 40]
+
+
+def test_folds(cell: tuple[Measured, CellView]) -> None:
+    """The depth of a fold is that of the row: its mean over the vertices deeper than 150 nm."""
+    measured, view = cell
+    assert view.fold_depth_nm is not None
+    mean_nm = view.fold_depth_nm[view.fold_depth_nm > 150].mean()
+    assert mean_nm == pytest.approx(measured.row["avg_fold_depth_nm"], rel=1e-9)
+    assert mean_nm == pytest.approx(expected_of("real_soma", NUCLEUS)["avg_fold_depth"], rel=0.02)
+
+
+def test_masks(cell: tuple[Measured, CellView]) -> None:
+    """Before repair the mask has the voxels that frac_zero counts; after it its gaps are filled, and its faces free."""
+    measured, view = cell
+    assert 1 - view.before.mean() == pytest.approx(measured.row["frac_zero"], abs=1e-12)
+    assert view.after.sum() > view.before.sum()
+    assert not any(np.moveaxis(view.after, axis, 0)[side].any() for axis in range(3) for side in (0, -1))
+    centre_nm = view.lower_nm + np.array(view.before.shape) * view.voxel_nm / 2
+    assert centre_nm == pytest.approx([41889 * 4, 34746 * 4, 15466 * 40], abs=64)
+
+
+def test_the_scene(cell: tuple[Measured, CellView]) -> None:
+    """Four things stand in it: nucleus, soma, synapses that count and those that do not; in micrometres."""
+    measured, view = cell
+    assert measured.soma is not None
+    scene = make_scene(view)
+    assert len(scene.geometry) == 4
+    volumes = [mesh.volume for mesh in scene.geometry.values()]
+    assert max(volumes) == pytest.approx(measured.row["soma_volume_um"], rel=1e-6)
+    assert sorted(volumes)[-2] == pytest.approx(measured.row["nucleus_volume_um"], rel=1e-6)
+
+
+def test_the_page(cell: tuple[Measured, CellView]) -> None:
+    """It says how many synapses count, and has its ids whole; a title is escaped."""
+    measured, view = cell
+    page = cell_report(view, "<b>bold</b>", 'https://example.org/"><script>')
+    assert f"{measured.row['soma_synapse_number']} of 280 synapses" in page
+    assert f">{ROOT}<" in page
+    assert "<b>bold" not in page
+    assert 'href="https://example.org/&#34;&gt;&lt;script&gt;"' in page
