@@ -209,8 +209,8 @@ def _changes(changes: pa.Table, manifest: Mapping[str, Any]) -> dict[str, Any]:
             (
                 name,
                 row["n_different"],
-                f"{100 * row['median_rel']:.2g} %",
-                f"{100 * row['max_rel']:.2g} %",
+                f"{100 * row['median_rel']:.3g} %",
+                f"{100 * row['max_rel']:.3g} %",
                 row["worst"],
             )
             for name, row in moved.iterrows()

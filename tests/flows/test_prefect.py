@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import socket
 import socketserver
@@ -152,6 +153,8 @@ def test_progress_and_summary_are_words(seen: Seen) -> None:
     for line in ("| ok | 11 |", "| failed for good | 1 |", "| failed for now (run again) | 0 |", "| skipped | 3 |"):
         assert f"\n{line}\n" in summary
     assert "features.parquet` (15 rows)" in summary
+    assert re.search(r"in \d+ s; [\d.]+ cells measured a minute\.\n", summary)
+    assert re.search(r"\nReport: `\S+/results/phantom/v1/\w{8}/report\.html`\.\n", summary)
     assert "\n| cells measured | 12 | 12 |\n| cells taken over | 0 | 0 |\n| requests to CAVE | 0 | 0 |\n" in summary
     assert "## Changes" not in summary
 
