@@ -32,7 +32,11 @@ def peak_bytes() -> int:
 
 def measure_alone(inputs: Inputs, cell: Cell, answer: Connection) -> None:
     """In a process of its own: what it held before and after it measured a cell."""
+    # Loaded by the fork server of the product; here an earlier test may have started another one.
+    import somatic.ready  # noqa: F401
+
     measurer = CellMeasurer(inputs)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
     before = peak_bytes()
     result = measurer(cell)
     answer.send((before, peak_bytes(), result.row["status"], result.row["soma_volume_um"]))
@@ -41,7 +45,7 @@ def measure_alone(inputs: Inputs, cell: Cell, answer: Connection) -> None:
 def measured(url: str, radius_nm: float, centre_vx: tuple[int, int, int]) -> tuple[int, int]:
     """Bytes that opening the layers took, and that measuring root 1 added to them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["somatic.isolation", "somatic.ready"])
+    context.set_forkserver_preload(["somatic.isolation"])
     receiver, sender = context.Pipe(duplex=False)
     inputs = Inputs(url, 0, radius_nm, 0, "published")
     process = context.Process(target=measure_alone, args=(inputs, Cell(1, 1, centre_vx, RESOLUTION), sender))
