@@ -30,6 +30,7 @@ from somatic.results.chunks import put_rows
 from somatic.results.places import open_results
 from somatic.results.runs import load_run
 from somatic.tables import Synapses
+from somatic.volume.file_cache import cache_folder
 from tasks.cave import query_synapses
 from tasks.costs import noted_requests
 from tasks.extraction import extract_chunk, with_receipt
@@ -140,19 +141,22 @@ def extract_shard(
         opened = Opened(extraction, shard, progress, artifact)
         get_run_logger().info("%s: %d cells to measure", title, len(shard.missing))
         noted = noted_requests(extraction.store, run, sent_before)
-    with noted:
-        _Measuring(opened, run, workers, cell_timeout_s, retry_delay_s).all_chunks()
+    with noted, cache_folder() as file_cache:
+        _Measuring(opened, run, workers, cell_timeout_s, retry_delay_s, file_cache).all_chunks()
 
 
 class _Measuring:
     """The chunks of one shard, several at once."""
 
-    def __init__(self, opened: Opened, run_id: str, workers: int, cell_timeout_s: float, retry_delay_s: float) -> None:
+    def __init__(
+        self, opened: Opened, run_id: str, workers: int, cell_timeout_s: float, retry_delay_s: float, file_cache: str
+    ) -> None:
         self._opened = opened
         self._run_id = run_id
         self._workers = workers
         self._cell_timeout_s = cell_timeout_s
         self._retry_delay_s = retry_delay_s
+        self._file_cache = file_cache
         self._task = with_receipt(extract_chunk)
         self._stop = threading.Event()
         self._failed_for_now: SomaticError | None = None
@@ -231,6 +235,7 @@ class _Measuring:
             "run_id": self._run_id,
             "cell_timeout_s": self._cell_timeout_s,
             "retry_delay_s": self._retry_delay_s,
+            "file_cache": self._file_cache,
             "stop": self._stop,
         }
 

@@ -21,8 +21,8 @@ from somatic.errors import (
 )
 from somatic.features import MEASURED, Row
 from somatic.folds import measure_folds
-from somatic.mask import repair
-from somatic.mesh import largest_piece, mask_to_mesh, measure
+from somatic.mask import repair, room_for_repair
+from somatic.mesh import is_watertight, largest_piece, mask_to_mesh, measure
 from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
 from somatic.synapses import count_soma_synapses, synapses_in_cutout
 from somatic.tables import Synapses
@@ -184,15 +184,18 @@ def _measure_soma(
         )
     row["frac_unlabelled"] = cutout.frac_unlabelled
     row["frac_outside_volume"] = cutout.frac_outside_volume
-    if not cutout.mask.any():
+    occupied = cutout.mask.extent()
+    if occupied is None:
         raise MissingSegment(_missing(cell, cutout))
     row["frac_zero"] = cutout.frac_zero
     row["soma_touches_box"] = cutout.touches_box
     with measured.stage("mask"):
-        mask = repair(cutout.mask)
+        part = room_for_repair(occupied, Box(np.zeros(3, dtype=np.int64), np.array(cutout.mask.shape)))
+        mask = repair(cutout.mask.cropped_to(part))
     with measured.stage("mesh"):
         # Not snapped to the voxels, as published.
-        mesh, row["n_components"] = largest_piece(mask_to_mesh(mask, resolution_nm, cell.centre_nm - radius_nm))
+        origin_nm = cell.centre_nm - radius_nm + part.lower_vx * resolution_nm
+        mesh, row["n_components"] = largest_piece(mask_to_mesh(mask, resolution_nm, origin_nm))
     if not len(mesh.faces):
         raise MissingSegment(f"root id {cell.root_id} has too few voxels in the cutout for a surface")
     with measured.stage("measure"):
@@ -218,7 +221,7 @@ def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> No
     row = measured.row
     with measured.stage("nucleus"):
         stored = nuclei.mesh(cell.nucleus_id)
-        row["nucleus_watertight"] = stored.is_watertight
+        row["nucleus_watertight"] = is_watertight(stored)
         mesh, row["nucleus_mesh_repaired"] = closed(stored)
         row["nucleus_watertight"] = True
         measures = measure(mesh, "nucleus mesh")

@@ -1,30 +1,28 @@
 """The voxels of one root id around a point of a segmentation, flat or a graph."""
 
-import itertools
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from cloudvolume import Bbox, CloudVolume, Vec
-from cloudvolume.datasource.precomputed.common import compressed_morton_code
+from cloudvolume import CloudVolume
 
+from somatic.bitmask import BitMask
 from somatic.dataset import segmentation_kind
-from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.errors import SegmentationError
+from somatic.volume.blocks import mark_labels
 from somatic.volume.box import Box
 from somatic.volume.decoding import LABEL_TYPES, decode_labels, encoding_fault
-from somatic.volume.layer import one_line, open_layer, read_error
-from somatic.volume.sharding import ShardCheck
+from somatic.volume.file_cache import FileCache
+from somatic.volume.files import LayerFiles
+from somatic.volume.layer import open_layer
 
 if TYPE_CHECKING:
     from somatic.cave.graph import Graph
 
-# Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory.
-_FILES_PER_BATCH = 64
-BATCH_BYTES = 256 * 2**20
-# A file that is not stored raw has at most this share of the bytes of its labels.
-_CODED_SHARE = 0.25
 # Corners of a mip that are whole voxels of mip 0 but for what dividing two resolutions leaves over.
 _ROUNDING = 1e-6
 
@@ -66,22 +64,27 @@ class Cutout:
 
     Attributes
     ----------
-    mask : (nx, ny, nz) bool
-        Voxels of the root id; the part of the box outside the volume is empty.
+    mask : BitMask
+        Voxels of the root id, (nx, ny, nz); the part of the box outside the volume is empty.
     n_inside : int
         Voxels of the box inside the volume.
     n_unlabelled : int
         Those of them with label 0, or in a file that the store does not have.
     """
 
-    mask: np.ndarray
+    mask: BitMask
     n_inside: int
     n_unlabelled: int
 
     @property
+    def n_voxels(self) -> int:
+        """Voxels of the box."""
+        return math.prod(self.mask.shape)
+
+    @property
     def frac_zero(self) -> float:
         """Share of the box that is not the root id."""
-        return 1.0 - int(np.count_nonzero(self.mask)) / self.mask.size
+        return 1.0 - self.mask.count() / self.n_voxels
 
     @property
     def frac_unlabelled(self) -> float | None:
@@ -91,13 +94,15 @@ class Cutout:
     @property
     def frac_outside_volume(self) -> float:
         """Share of the box outside the volume."""
-        return 1.0 - self.n_inside / self.mask.size
+        return 1.0 - self.n_inside / self.n_voxels
 
     @property
     def touches_box(self) -> bool:
         """Whether voxels of the root lie on a face of the box."""
-        faces = (np.moveaxis(self.mask, axis, 0)[side] for axis in range(3) for side in (0, -1))
-        return any(bool(face.any()) for face in faces)
+        occupied = self.mask.extent()
+        return occupied is not None and bool(
+            (occupied.lower_vx == 0).any() or (occupied.upper_vx == self.mask.shape).any()
+        )
 
 
 class Segmentation:
@@ -111,6 +116,8 @@ class Segmentation:
         Which of its resolutions.
     cave_server : str, optional
         Address of the CAVE server whose token opens a graph; default: the graph's own server.
+    cache : FileCache, optional
+        Where files are kept for who reads them next.
 
     Attributes
     ----------
@@ -118,9 +125,6 @@ class Segmentation:
         The Precomputed layer that is read: the segmentation itself, or the watershed of the graph.
     graph : Graph or None
         Says which labels of the watershed a root id has; None for a flat one, where the root id is the label.
-    n_files_read, n_bytes_read : int
-        Files that were fetched so far, and their bytes, decompressed but not decoded: how they travelled, cloud-volume
-        does not tell. Of a sharded layer a chunk of a shard is a file.
 
     Raises
     ------
@@ -130,10 +134,9 @@ class Segmentation:
         The server of the graph refused, or did not answer.
     """
 
-    def __init__(self, url: str, mip: int, cave_server: str | None = None) -> None:
+    def __init__(self, url: str, mip: int, cave_server: str | None = None, cache: FileCache | None = None) -> None:
         self.url = self.layer_url = url
         self.mip = mip
-        self.n_files_read = self.n_bytes_read = 0
         self.graph = _open_graph(url, cave_server) if segmentation_kind(url) == "graph" else None
         if self.graph is not None:
             self.layer_url = self.graph.watershed_url
@@ -141,10 +144,18 @@ class Segmentation:
         if fault := _fault_of(self._volume):
             raise SegmentationError(f"{self.layer_url} is not a segmentation that can be read: {fault}")
         self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
-        bounds = self._volume.bounds
-        self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
-        self.file_shape = np.array(self._volume.chunk_size, dtype=np.int64)
-        self._shards = ShardCheck(self._volume, mip) if self._volume.image.is_sharded(mip) else None
+        self._files = LayerFiles(self._volume, self.layer_url, cache)
+        self.bounds, self.file_shape = self._files.bounds, self._files.shape
+
+    @property
+    def n_files_fetched(self) -> int:
+        """Files that were fetched so far, those that the cache had left out; of a sharded layer a chunk of a shard."""
+        return self._files.n_fetched
+
+    @property
+    def n_bytes_fetched(self) -> int:
+        """Their bytes, as they travel."""
+        return self._files.n_bytes_fetched
 
     def leaves(self, root_id: int, box: Box) -> np.ndarray:
         """Labels of the layer that a root id of the graph has in a box of this mip; one request.
@@ -196,108 +207,72 @@ class Segmentation:
         UnknownRoot, CaveError, CaveUnavailable
             Its leaves were asked for, and could not be had.
         """
-        kept: int | np.ndarray
-        if isinstance(root, int | np.integer):
-            kept = int(root) if self.graph is None else self.leaves(int(root), box)
+        if isinstance(root, int | np.integer) and self.graph is not None:
+            labels = self.leaves(int(root), box)
         else:
-            kept = np.unique(np.asarray(root, dtype=np.uint64))
-        mask = np.zeros(box.shape, dtype=bool)
+            labels = np.unique(np.asarray(root, dtype=np.uint64))
+        mask = BitMask.empty(box.shape)
         inside = box.clipped_to(self.bounds)
         n_unlabelled = 0
-        for file_box, labels in self._files(inside):
+        for file_box, content in self._files.read(inside):
             part = file_box.clipped_to(inside)
-            if labels is None:
+            if content is None:
                 n_unlabelled += part.n_voxels
                 continue
-            found = labels[part.slices_within(file_box)]
-            mask[part.slices_within(box)] = found == kept if isinstance(kept, int) else _is_one_of(found, kept)
-            n_unlabelled += found.size - int(np.count_nonzero(found))
+            with self._decoding(file_box):
+                n_unlabelled += self._add_file(content, file_box, part, labels, mask, box)
         return Cutout(mask, inside.n_voxels, n_unlabelled)
+
+    def fetch_into_cache(self, box: Box) -> None:
+        """Fetch what `read` of a box will ask for; only with a cache.
+
+        Raises
+        ------
+        SegmentationUnavailable
+            A file could not be read.
+        """
+        self._files.fetch_into_cache(box.clipped_to(self.bounds))
 
     def label_at(self, point_nm: np.ndarray) -> int:
         """Label of the voxel that holds a point, (3,) in nm, of a graph its supervoxel; 0 outside the volume."""
         voxel = np.floor(np.asarray(point_nm) / self.resolution_nm).astype(np.int64)
         inside = Box(voxel, voxel + 1).clipped_to(self.bounds)
-        for file_box, labels in self._files(inside):
-            if labels is not None:
-                return int(labels[inside.slices_within(file_box)].item())
+        for file_box, content in self._files.read(inside):
+            if content is not None:
+                with self._decoding(file_box):
+                    return int(self._decode(content, file_box)[inside.slices_within(file_box)].item())
         return 0
 
-    def _files(self, box: Box) -> Iterator[tuple[Box, np.ndarray | None]]:
-        """Every file that holds a part of the box, decoded; None for one that the store does not have."""
-        if box.n_voxels == 0:
-            return
-        first = (box.lower_vx - self.bounds.lower_vx) // self.file_shape
-        last = (box.upper_vx - 1 - self.bounds.lower_vx) // self.file_shape
-        n_x, n_y, n_z = (last - first + 1).tolist()
-        layers_per_batch = max(1, self._files_per_batch() // (n_x * n_y))
-        for start in range(0, n_z, layers_per_batch):
-            lower, upper = first.copy(), last.copy()
-            lower[2] = first[2] + start
-            upper[2] = min(last[2], lower[2] + layers_per_batch - 1)
-            contents = self._fetch(lower, upper)
-            for cell in itertools.product(*(range(a, b + 1) for a, b in zip(lower, upper, strict=True))):
-                file_box = self._file_box(np.array(cell))
-                key = self._file_key(cell, file_box)
-                # Taken out, so that one batch is gone when the next is fetched.
-                yield file_box, self._decode(contents.pop(key), key, file_box)
-
-    def _files_per_batch(self) -> int:
-        volume = self._volume
-        file_bytes = int(np.prod(self.file_shape)) * np.dtype(volume.dtype).itemsize
-        if volume.meta.encoding(self.mip) != "raw":
-            file_bytes = int(file_bytes * _CODED_SHARE)
-        return int(np.clip(BATCH_BYTES // max(file_bytes, 1), 1, _FILES_PER_BATCH))
-
-    def _fetch(self, lower: np.ndarray, upper: np.ndarray) -> dict[Any, bytes | None]:
-        """Files of the grid cells `lower` to `upper` (inclusive), decompressed but not decoded."""
-        corner, opposite = self._file_box(lower).lower_vx, self._file_box(upper).upper_vx
-        try:
-            contents = self._volume.image.download_files(Bbox(Vec(*corner), Vec(*opposite)), self.mip)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise read_error(self.layer_url, error) from error
-        found = [len(content) for content in contents.values() if content is not None]
-        self.n_files_read += len(found)
-        self.n_bytes_read += sum(found)
-        return contents
-
-    def _file_box(self, cell: np.ndarray) -> Box:
-        lower = self.bounds.lower_vx + cell * self.file_shape
-        return Box(lower, np.minimum(lower + self.file_shape, self.bounds.upper_vx))
-
-    def _file_key(self, cell: tuple[int, ...], file_box: Box) -> Any:
-        """Under which key `download_files` returns the file of a grid cell."""
-        image = self._volume.image
-        if image.is_sharded(self.mip):
-            size = np.array(self.bounds.shape)
-            grid = np.ceil(size / self.file_shape).astype(np.uint32)
-            return compressed_morton_code(np.array(cell, dtype=np.uint32), grid)
-        name = Bbox(Vec(*file_box.lower_vx), Vec(*file_box.upper_vx)).to_filename()
-        return self._volume.meta.join(self._volume.meta.key(self.mip), name)
-
-    def _decode(self, content: bytes | None, key: Any, file_box: Box) -> np.ndarray | None:
+    def _add_file(self, content: bytes, file_box: Box, part: Box, labels: np.ndarray, mask: BitMask, box: Box) -> int:
+        """Set the voxels of some labels in a part of a file; returns the number of its unlabelled ones."""
         meta = self._volume.meta
+        if meta.encoding(self.mip) == "compressed_segmentation":
+            block_shape = meta.compressed_segmentation_block_size(self.mip)
+            return mark_labels(content, meta.dtype, block_shape, labels, file_box, mask, box)
+        found = self._decode(content, file_box)[part.slices_within(file_box)]
+        mask.add(_is_one_of(found, labels), part.lower_vx - box.lower_vx)
+        return found.size - int(np.count_nonzero(found))
+
+    def _decode(self, content: bytes, file_box: Box) -> np.ndarray:
+        meta = self._volume.meta
+        return decode_labels(
+            content,
+            encoding=meta.encoding(self.mip),
+            shape=file_box.shape,
+            dtype=meta.dtype,
+            block_shape=meta.compressed_segmentation_block_size(self.mip),
+        )
+
+    @contextmanager
+    def _decoding(self, file_box: Box) -> Iterator[None]:
+        """Have what goes wrong with a file be a failure of the segmentation that may pass."""
         try:
-            if content is None:
-                if self._shards:
-                    self._shards.check(key)
-                return None
-            return decode_labels(
-                content,
-                encoding=meta.encoding(self.mip),
-                shape=file_box.shape,
-                dtype=meta.dtype,
-                block_shape=meta.compressed_segmentation_block_size(self.mip),
-            )
+            yield
         except MemoryError:
             raise
         except Exception as error:
-            name = f"{file_box.lower_vx.tolist()} to {file_box.upper_vx.tolist()}"
-            raise SegmentationUnavailable(
-                f"the file of voxels {name} at mip {self.mip} of {self.layer_url} does not decode: {one_line(error)}"
-            ) from error
+            self._files.forget(file_box)
+            raise self._files.broken(file_box, error) from error
 
 
 def _open_graph(url: str, cave_server: str | None) -> "Graph":
@@ -312,6 +287,8 @@ def _is_one_of(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
     Labels come in runs along x, so each run is looked up and not each voxel; one layer at a time, for the memory.
     """
+    if ids.size == 1:
+        return labels == ids[0]
     found = np.zeros(labels.shape, dtype=bool, order="F")
     if not ids.size:
         return found

@@ -314,6 +314,7 @@ class Extraction:
         synapses: Synapses | None = None,
         cell_timeout_s: float = CELL_TIMEOUT_S,
         memory_bytes: int | None = None,
+        file_cache: str | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[Row]:
         """Measure some rows of a plan in a process of their own.
@@ -330,6 +331,8 @@ class Extraction:
             Longest time for one cell.
         memory_bytes : int, optional
             Memory there is for one cell, noted of those that are killed.
+        file_cache : str, optional
+            Folder where files of the segmentation are kept for the cells after these.
         stop : threading.Event, optional
             Set by another thread to end soon.
 
@@ -349,7 +352,7 @@ class Extraction:
         attempts = dict(zip(rows["nucleus_id"].tolist(), rows["attempt"].tolist(), strict=True))
         try:
             onto = synapses.onto([cell.root_id for cell in cells]) if synapses else None
-            inputs = self.inputs(onto)
+            inputs = replace(self.inputs(onto), file_cache=file_cache)
             cells = self.with_nuclei(cells)
             if self.on_graph:
                 cells = self.with_leaves(cells, stop)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Moves when the same input gives other numbers; CHANGELOG.md says why."""
 
 Status = Literal["ok", "failed", "skipped"]

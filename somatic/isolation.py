@@ -182,8 +182,8 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
     try:
         measure = CellMeasurer(inputs)
         results.send(None)
-        for cell in cells:
-            results.send(measure(cell))
+        for result in measure.all_of(cells):
+            results.send(result)
     except MemoryError:
         sys.exit(_OUT_OF_MEMORY)
     except SomaticError as error:
@@ -202,9 +202,9 @@ def _end_with_parent() -> None:
 
 
 def _fork_server() -> multiprocessing.context.ForkServerContext:
-    """Processes that start with the imports loaded, and never from a fork of a process with threads."""
+    """Processes that start with imports loaded and loops compiled, and never from a fork of a process with threads."""
     context = multiprocessing.get_context("forkserver")
     # A child imports the parent's main module again; loaded beforehand, that costs nothing.
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    context.set_forkserver_preload([__name__, *([main.name] if main else [])])
+    context.set_forkserver_preload([__name__, "somatic.ready", *([main.name] if main else [])])
     return context

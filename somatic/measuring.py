@@ -1,15 +1,21 @@
 """What measuring the cells of a chunk takes and gives."""
 
+import contextlib
+import gc
+import itertools
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from somatic.cell import Cell, empty_row, extract_cell
+from somatic.cell import Cell, cell_box, empty_row, extract_cell
 from somatic.cutout import Segmentation
 from somatic.errors import DegenerateMesh, SomaticError, StoreError, UnexpectedError
 from somatic.features import Row
 from somatic.nucleus import NucleusLayer
 from somatic.results.mesh_layer import MeshLayer
 from somatic.tables import Synapses
+from somatic.volume.file_cache import FileCache
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Inputs:
     nucleus_segmentation: str | None = None
     synapses: Synapses | None = None
     meshes: str | None = None
+    file_cache: str | None = None
 
 
 @dataclass
@@ -56,9 +63,26 @@ class CellMeasurer:
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
-        self._segmentation = Segmentation(inputs.segmentation, inputs.mip)
+        cache = FileCache(inputs.file_cache) if inputs.file_cache else None
+        self._segmentation = Segmentation(inputs.segmentation, inputs.mip, cache=cache)
         self._nuclei = NucleusLayer(inputs.nucleus_segmentation) if inputs.nucleus_segmentation else None
         self._meshes = MeshLayer(inputs.meshes) if inputs.meshes else None
+
+    def all_of(self, cells: list[Cell]) -> Iterator[CellResult]:
+        """Measure cells, the files of the next one fetched meanwhile where there is a cache; raises as for one cell."""
+        with ThreadPoolExecutor(1) as pool:
+            for cell, following in itertools.zip_longest(cells, cells[1:]):
+                if following is not None and self._inputs.file_cache:
+                    pool.submit(self._fetch_ahead, following)
+                yield self(cell)
+                # Meshes refer to themselves, and would stay until Python happens to look.
+                gc.collect()
+
+    def _fetch_ahead(self, cell: Cell) -> None:
+        # What goes wrong here goes wrong again when the cell is read, and is its result then.
+        with contextlib.suppress(Exception):
+            box = cell_box(cell, self._inputs.radius_nm, self._segmentation.resolution_nm)
+            self._segmentation.fetch_into_cache(box)
 
     def __call__(self, cell: Cell) -> CellResult:
         """Measure one cell and store its mesh; any fault of it is part of the result.
@@ -71,10 +95,10 @@ class CellMeasurer:
             Meshes cannot be stored, which is no fault of the cell.
         """
         segmentation = self._segmentation
-        n_files, n_bytes = segmentation.n_files_read, segmentation.n_bytes_read
+        n_files, n_bytes = segmentation.n_files_fetched, segmentation.n_bytes_fetched
         result = self._measure(cell)
-        result.segmentation_files = segmentation.n_files_read - n_files
-        result.segmentation_bytes = segmentation.n_bytes_read - n_bytes
+        result.segmentation_files = segmentation.n_files_fetched - n_files
+        result.segmentation_bytes = segmentation.n_bytes_fetched - n_bytes
         return result
 
     def _measure(self, cell: Cell) -> CellResult:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from somatic.cutout import BATCH_BYTES, half_side_vx
+from somatic.cutout import half_side_vx
+from somatic.volume.files import BATCH_BYTES
 
 # What a container is told of itself, by newer kernels and older ones: its limit, its use, and what of that is cache.
 _CGROUPS = (
@@ -18,17 +19,15 @@ _CGROUPS = (
 )
 _SAID = "SOMATIC_MEMORY_BYTES"
 
-# The interpreter with cloud-volume, trimesh, scipy and zmesh loaded, a nucleus and its folds, a chunk's synapses;
+# The interpreter with cloud-volume, trimesh, scipy and numba loaded, a nucleus and its folds, a chunk's synapses;
 # on a graph the leaves of its cells too, 1 MB for a cell with 100,000.
 _BASE_BYTES = 400 * 2**20
 _BYTES_PER_LABEL = 8
-# A file that is being decoded: its labels twice in the codec, and once for us.
-_COPIES_OF_LABELS = 3
-# Masks of one byte a voxel that stand at once: while one is repaired, and while the repaired one is meshed.
-_MASKS_REPAIRED = 5
-_MASKS_MESHED = 2
-# What zmesh needs for each face between a voxel of the mask and one outside, measured (700 to 850).
-_BYTES_PER_FACE = 850
+# Masks of one bit a voxel that stand at once: while one is repaired, and while the repaired one is meshed.
+_MASKS_REPAIRED = 8
+_MASKS_MESHED = 3
+# What its two triangles take for each face between a voxel of the mask and one outside, measured (200 to 240).
+_BYTES_PER_FACE = 260
 
 
 def machine_memory_bytes() -> int:
@@ -90,9 +89,11 @@ def cell_memory_bytes(radius_nm: float, resolution_nm: np.ndarray, file_shape: t
     n_files = -(-box // np.asarray(file_shape)) + 1
     layer_bytes = file_bytes * int(n_files[0] * n_files[1])
     batch_bytes = min(max(BATCH_BYTES, layer_bytes), file_bytes * int(np.prod(n_files)))
-    reading = n_voxels + batch_bytes + _COPIES_OF_LABELS * file_bytes
-    repairing = _MASKS_REPAIRED * n_voxels
-    meshing = _MASKS_MESHED * n_voxels + _BYTES_PER_FACE * n_faces
+    mask_bytes = n_voxels // 8
+    # Beside the files that are fetched together, copies of one while it is received and decoded.
+    reading = mask_bytes + batch_bytes + 3 * file_bytes
+    repairing = _MASKS_REPAIRED * mask_bytes
+    meshing = _MASKS_MESHED * mask_bytes + _BYTES_PER_FACE * n_faces
     return max(reading, repairing, meshing)
 
 

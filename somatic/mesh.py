@@ -4,24 +4,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-import zmesh
 
+from somatic.bitmask import BitMask
+from somatic.compiled import compiled
+from somatic.edges import opposite_edges
 from somatic.errors import DegenerateMesh
+from somatic.marching_cubes import surface
+from somatic.simplify import simplify
 
-# Part of the published definition: the number of synapses depends on the density of vertices.
-_REDUCTION_FACTOR = 100
-_MAX_ERROR_NM = 8
 # Volume over area^1.5, which is 0.09 for a sphere: below this a volume is rounding.
 _FLAT = 1e-9
 
 
-def mask_to_mesh(mask: np.ndarray, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:
-    """Surface of a mask by marching cubes, simplified as the published features were.
+def mask_to_mesh(mask: BitMask, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:
+    """Surface of a mask by marching cubes, simplified to the density of the published features.
 
     Parameters
     ----------
-    mask : (nx, ny, nz) bool
-        Must not touch a face of the array, else the mesh is open there.
+    mask : BitMask
+        Must not touch a face of the box, else the mesh is open there.
     resolution_nm : (3,) float
         Size of a voxel.
     origin_nm : (3,) float
@@ -34,16 +35,11 @@ def mask_to_mesh(mask: np.ndarray, resolution_nm: np.ndarray, origin_nm: np.ndar
 
     Notes
     -----
-    zmesh's simplification depends on the layout of the array; transposed and with the axes reversed it keeps the
-    vertices that the published features were computed from (definitions.md, "Soma mask, published", 5).
+    The number of synapses depends on the density of vertices (definitions.md, "Soma mask, published", 5).
     """
-    if not mask.any():
-        return trimesh.Trimesh()
-    mesher = zmesh.Mesher(tuple(float(r) for r in resolution_nm[::-1]))
-    mesher.mesh(np.ascontiguousarray(mask).transpose(2, 1, 0), close=False)
-    reversed_axes = mesher.get(1, reduction_factor=_REDUCTION_FACTOR, max_error=_MAX_ERROR_NM)
-    vertices_nm = reversed_axes.vertices[:, ::-1].astype(np.float64) + origin_nm
-    return trimesh.Trimesh(vertices_nm, reversed_axes.faces[:, ::-1].astype(np.int64), process=False)
+    vertices_vx, faces = surface(mask)
+    vertices_nm, faces = simplify(vertices_vx * resolution_nm, faces)
+    return trimesh.Trimesh(vertices_nm + origin_nm, faces, process=False)
 
 
 def largest_piece(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, int]:
@@ -87,13 +83,39 @@ def measure(mesh: trimesh.Trimesh, name: str = "mesh") -> Measures:
     DegenerateMesh
         The mesh is flat: it has no volume, and no centre.
     """
-    # Far from the origin the sums of a volume lose digits, so measure a copy that stands on it.
+    # Far from the origin the sums of a volume lose digits, so measure as if it stood there.
     anchor = mesh.vertices.mean(axis=0)
-    centred = trimesh.Trimesh(mesh.vertices - anchor, mesh.faces, process=False)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        volume, area = float(centred.volume), float(centred.area)
+    volume, area, moment = _integrals(mesh.vertices - anchor, mesh.faces.view(np.ndarray))
     if not abs(volume) > _FLAT * area**1.5:
         raise DegenerateMesh(f"the {name} is flat: {len(mesh.faces)} faces enclose no volume")
     radius = np.cbrt(3 * abs(volume) / (4 * np.pi))
-    ratio = area / volume * radius / 3
-    return Measures(volume / 1e9, area / 1e6, float(ratio), np.asarray(centred.center_mass) + anchor)
+    return Measures(volume / 1e9, area / 1e6, float(area / volume * radius / 3), moment / volume + anchor)
+
+
+def is_watertight(mesh: trimesh.Trimesh) -> bool:
+    """Whether each edge has a face on either side."""
+    # trimesh sorts all edges for it; where all run back along each other, as they mostly do, that is not needed.
+    return is_consistent(mesh) or mesh.is_watertight
+
+
+def is_consistent(mesh: trimesh.Trimesh) -> bool:
+    """Whether each edge has a face on either side, and the two agree which side is out."""
+    return len(mesh.faces) > 0 and opposite_edges(mesh.faces.view(np.ndarray), len(mesh.vertices)).min() >= 0
+
+
+@compiled
+def _integrals(vertices, faces):
+    """Volume, area and first moment of a closed mesh, from one tetrahedron to the origin for each face."""
+    volume = area = 0.0
+    moment = np.zeros(3)
+    for face in faces:
+        p, q, r = vertices[face[0]], vertices[face[1]], vertices[face[2]]
+        ax, ay, az = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        bx, by, bz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        area += 0.5 * np.sqrt(x * x + y * y + z * z)
+        tetrahedron = (p[0] * x + p[1] * y + p[2] * z) / 6.0
+        volume += tetrahedron
+        for axis in range(3):
+            moment[axis] += 0.25 * tetrahedron * (p[axis] + q[axis] + r[axis])
+    return volume, area, moment

@@ -3,9 +3,10 @@
 import numpy as np
 import trimesh
 from cloudvolume import Mesh
+from cloudvolume.datasource.precomputed.mesh.unsharded import UnshardedLegacyPrecomputedMeshSource
 
 from somatic.errors import MissingNucleusMesh, OpenNucleusMesh, SegmentationError
-from somatic.mesh import largest_piece
+from somatic.mesh import is_consistent, is_watertight, largest_piece
 from somatic.volume.layer import open_layer, read_error
 
 _CLIPPED_WITHIN_NM = 3000.0
@@ -51,7 +52,9 @@ class NucleusLayer:
             found = source.get_manifest(nucleus_id) if hasattr(source, "get_manifest") else source.exists(nucleus_id)
             if not (any(found.values()) if isinstance(found, dict) else found):
                 raise missing
-            mesh = source.get(nucleus_id)
+            # Each fragment as it is: cloud-volume takes longer to merge vertices than all else with a nucleus takes.
+            fragments = {"fuse": False} if type(source) is UnshardedLegacyPrecomputedMeshSource else {}
+            mesh = source.get(nucleus_id, **fragments)
         except (MissingNucleusMesh, MemoryError):
             raise
         except Exception as error:
@@ -60,13 +63,32 @@ class NucleusLayer:
             mesh = mesh[nucleus_id]
         if not len(mesh.faces):
             raise missing
-        return trimesh.Trimesh(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+        vertices, number = _merged(mesh.vertices.astype(np.float64))
+        merged = trimesh.Trimesh(vertices, number[mesh.faces], process=False)
+        if not is_watertight(merged):
+            # A face that two fragments have is there once.
+            merged.update_faces(np.unique(merged.faces, axis=0, return_index=True)[1])
+        return merged
 
     def is_clipped(self, mesh: trimesh.Trimesh) -> bool:
         """Whether the bounding box of a mesh comes within 3 um of the bounds of the layer."""
         lower, upper = mesh.bounds
         near = (lower - self.lower_nm < _CLIPPED_WITHIN_NM) | (self.upper_nm - upper < _CLIPPED_WITHIN_NM)
         return bool(near.any())
+
+
+def _merged(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices in order, each once, (m, 3), and for each that was there, (n, 3), which of them it is, (n,) int.
+
+    The order is that of cloud-volume, on which folds depend where two vertices are equally near.
+    """
+    order = np.lexsort(vertices.T[::-1])
+    ordered = vertices[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.cumsum(is_first) - 1
+    return ordered[is_first], number
 
 
 def closed(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, bool]:
@@ -79,7 +101,7 @@ def closed(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, bool]:
     OpenNucleusMesh
         Nothing is left to be closed.
     """
-    if mesh.is_watertight:
+    if is_watertight(mesh):
         return _outwards(mesh), False
     repaired = _with_simple_holes(mesh)
     if len(repaired.faces) and not repaired.is_watertight:
@@ -121,7 +143,7 @@ def _with_fans(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 def _outwards(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """A closed mesh whose faces point outwards, so that its volume is positive."""
-    if mesh.is_winding_consistent and mesh.volume > 0:
+    if is_consistent(mesh) and mesh.volume > 0:
         return mesh
     turned = mesh.copy()
     trimesh.repair.fix_normals(turned)

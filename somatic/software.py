@@ -12,7 +12,7 @@ _NUMERIC_LIBRARIES = (
     "scipy",
     "trimesh",
     "zmesh",
-    "fill-voids",
+    "numba",
     "cloud-volume",
     "compressed-segmentation",
     "pyarrow",

@@ -41,6 +41,7 @@ def extract_chunk(
     run_id: str,
     cell_timeout_s: float,
     retry_delay_s: float,
+    file_cache: str,
     stop: threading.Event,
 ) -> dict[str, Any]:
     """Measure the cells of a chunk that are not done and store their rows in one file.
@@ -71,6 +72,7 @@ def extract_chunk(
             synapses=synapses,
             cell_timeout_s=cell_timeout_s,
             memory_bytes=ledger.memory_bytes,
+            file_cache=file_cache,
             stop=stop,
         ):
             measured.append(row)

@@ -329,7 +329,7 @@ def test_manifest_is_complete_and_readable(store_url: str) -> None:
     assert read["materialization_timestamp"] == "2025-01-13T10:10:01.286229+00:00"
     assert read["counts"]["largest"] == 9223372036854775807
     assert read["sha256"] == {"features.parquet": hashlib.sha256(b"content").hexdigest()}
-    assert {"numpy", "scipy", "trimesh", "zmesh", "fill-voids", "cloud-volume", "python"} <= set(read["libraries"])
+    assert {"numpy", "scipy", "trimesh", "zmesh", "numba", "cloud-volume", "python"} <= set(read["libraries"])
     assert list(read) == sorted(read)
     assert text.endswith("}\n")
     assert len(text.splitlines()) > 20

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from volumes import put_sharded_volume, put_volume
 
+from somatic.bitmask import BitMask
 from somatic.cutout import Box, Cutout, Segmentation, cutout_box
+from somatic.volume.files import LayerFiles
 
 MINNIE = ((4, 4, 40), (64, 64, 40))
 SHAPE = (50, 37, 29)
@@ -86,7 +88,7 @@ def test_a_box_that_sticks_out_on_every_side(
     cutout = segmentation.read(Box(start - (3, 4, 5), start + SHAPE + (1, 2, 3)), 2)
     expected = np.zeros((54, 43, 37), bool)
     expected[3:53, 4:41, 5:34] = labels == 2
-    np.testing.assert_array_equal(cutout.mask, expected)
+    np.testing.assert_array_equal(cutout.mask.to_array(), expected)
     assert cutout.n_inside == labels.size
     assert cutout.n_unlabelled == np.count_nonzero(labels == 0)
     assert cutout.frac_outside_volume == pytest.approx(1 - labels.size / (54 * 43 * 37), abs=1e-12)
@@ -101,7 +103,7 @@ def test_other_codecs_when_installed(tmp_path: Path, codec: str) -> None:
     pytest.importorskip(codec, reason=f"the package of the encoding {codec} is not installed")
     labels = labels_of("uint64")
     segmentation = Segmentation(put_volume(tmp_path, labels, encoding=codec), 0)
-    np.testing.assert_array_equal(segmentation.read(segmentation.bounds, 3).mask, labels == 3)
+    np.testing.assert_array_equal(segmentation.read(segmentation.bounds, 3).mask.to_array(), labels == 3)
 
 
 @pytest.mark.parametrize("root", [2**53 + 1, ROOT, 2**63 - 1, 2**63 + 1, 2**64 - 1])
@@ -111,7 +113,7 @@ def test_ids_that_differ_in_their_last_bit(tmp_path: Path, root: int, encoding: 
     labels = np.full((12, 10, 8), root, dtype=np.uint64)
     labels[6:] = root ^ 1
     segmentation = Segmentation(put_volume(tmp_path, labels, encoding=encoding), 0)
-    mask = segmentation.read(segmentation.bounds, root).mask
+    mask = segmentation.read(segmentation.bounds, root).mask.to_array()
     assert mask[:6].all()
     assert not mask[6:].any()
     assert segmentation.label_at(np.array([0, 0, 0])) == root
@@ -123,17 +125,17 @@ def test_a_root_that_the_labels_cannot_hold(tmp_path: Path, dtype: str) -> None:
     """A root id beyond the type of the labels has no voxel, also where its low bits are a label."""
     bits = np.dtype(dtype).itemsize * 8
     segmentation = Segmentation(put_volume(tmp_path, np.full((8, 8, 8), 5, dtype=dtype)), 0)
-    assert not segmentation.read(segmentation.bounds, 2**bits + 5).mask.any()
-    assert not segmentation.read(segmentation.bounds, 2**63 - 1).mask.any()
-    assert segmentation.read(segmentation.bounds, 5).mask.all()
+    assert not segmentation.read(segmentation.bounds, 2**bits + 5).mask.to_array().any()
+    assert not segmentation.read(segmentation.bounds, 2**63 - 1).mask.to_array().any()
+    assert segmentation.read(segmentation.bounds, 5).mask.to_array().all()
 
 
 def test_a_segment_that_fills_the_box(tmp_path: Path) -> None:
     """All voxels are its own, it touches the box, and nothing is unlabelled."""
     segmentation = Segmentation(put_volume(tmp_path, np.full((40, 40, 40), ROOT, dtype=np.uint64)), 0)
     cutout = segmentation.read(box((4, 5, 6), (31, 33, 35)), ROOT)
-    assert cutout.mask.shape == (27, 28, 29)
-    assert cutout.mask.all()
+    assert cutout.mask.to_array().shape == (27, 28, 29)
+    assert cutout.mask.to_array().all()
     assert (cutout.frac_zero, cutout.frac_unlabelled, cutout.frac_outside_volume) == (0, 0, 0)
     assert cutout.touches_box
 
@@ -146,11 +148,11 @@ def test_touching_any_face_of_the_box(side: int) -> None:
     index[axis] = 4 if last else 0
     mask = np.zeros((5, 5, 5), bool)
     mask[tuple(index)] = True
-    assert Cutout(mask, 125, 0).touches_box
+    assert Cutout(BitMask.of(mask), 125, 0).touches_box
     index[axis] = 3 if last else 1
     mask = np.zeros((5, 5, 5), bool)
     mask[tuple(index)] = True
-    assert not Cutout(mask, 125, 0).touches_box
+    assert not Cutout(BitMask.of(mask), 125, 0).touches_box
 
 
 @pytest.mark.parametrize("shift", [(100, 0, 0), (0, -100, 0), (0, 0, 60), (50, 0, 0), (-20, -20, -20)])
@@ -161,8 +163,8 @@ def test_a_box_outside_the_volume(tmp_path: Path, shift: tuple) -> None:
     for file in tmp_path.rglob("*-*_*"):
         file.write_bytes(b"unreadable")
     cutout = Segmentation(url, 0).read(box(shift, tuple(v + 20 for v in shift)), 1)
-    assert cutout.mask.shape == (20, 20, 20)
-    assert not cutout.mask.any()
+    assert cutout.mask.to_array().shape == (20, 20, 20)
+    assert not cutout.mask.to_array().any()
     assert (cutout.n_inside, cutout.frac_unlabelled, cutout.frac_outside_volume) == (0, None, 1)
 
 
@@ -172,7 +174,7 @@ def test_missing_files_are_unlabelled(tmp_path: Path) -> None:
     (tmp_path / "256_256_200" / "32-50_0-32_0-16").unlink()
     cutout = segmentation.read(box((30, 0, 0), (50, 37, 29)), 1)
     assert cutout.n_unlabelled == 18 * 32 * 16
-    assert np.count_nonzero(cutout.mask) == 20 * 37 * 29 - 18 * 32 * 16
+    assert np.count_nonzero(cutout.mask.to_array()) == 20 * 37 * 29 - 18 * 32 * 16
 
 
 def test_missing_shards_are_unlabelled(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_missing_shards_are_unlabelled(tmp_path: Path) -> None:
     # Shards are 32 x 32 x 32 voxels: one of the four was left out, and one file of another.
     assert len(list(tmp_path.rglob("*.shard"))) == 3
     cutout = segmentation.read(segmentation.bounds, 1)
-    np.testing.assert_array_equal(cutout.mask, labels == 1)
+    np.testing.assert_array_equal(cutout.mask.to_array(), labels == 1)
     assert cutout.n_unlabelled == np.count_nonzero(labels == 0)
 
 
@@ -199,7 +201,7 @@ def test_every_mip_has_its_own_voxels(tmp_path: Path) -> None:
         segmentation = Segmentation(f"precomputed://file://{tmp_path}", mip)
         assert segmentation.bounds.lower_vx.tolist() == lower
         assert segmentation.resolution_nm.tolist() == [256 << mip, 256 << mip, 200]
-        np.testing.assert_array_equal(segmentation.read(segmentation.bounds, 1).mask, labels == 1)
+        np.testing.assert_array_equal(segmentation.read(segmentation.bounds, 1).mask.to_array(), labels == 1)
 
 
 def test_label_at_a_point(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_the_same_as_a_plain_download(
     upper = np.minimum(lower + size, segmentation.bounds.upper_vx)
     plain = CloudVolume(speckled[store], fill_missing=True, progress=False).download(Bbox(lower, upper))
     cutout = segmentation.read(Box(lower, upper), root)
-    np.testing.assert_array_equal(cutout.mask, np.asarray(plain)[..., 0] == root)
+    np.testing.assert_array_equal(cutout.mask.to_array(), np.asarray(plain)[..., 0] == root)
     assert cutout.n_unlabelled == np.count_nonzero(np.asarray(plain) == 0)
 
 
@@ -255,17 +257,17 @@ def test_files_are_fetched_in_bounded_batches(tmp_path: Path, monkeypatch: pytes
     """However many raw files a box has, those in memory at once hold no more labels than the bound."""
     labels = np.ones((64, 32, 160), np.uint64)
     segmentation = Segmentation(put_volume(tmp_path, labels), 0)
-    monkeypatch.setattr("somatic.cutout.BATCH_BYTES", 4 * 32 * 32 * 16 * 8)
+    monkeypatch.setattr("somatic.volume.files.BATCH_BYTES", 4 * 32 * 32 * 16 * 8)
     batches: list[int] = []
-    fetch = Segmentation._fetch
+    fetch = LayerFiles._fetch
 
     def counted(*args: np.ndarray) -> dict:
         contents = fetch(*args)
         batches.append(len(contents))
         return contents
 
-    monkeypatch.setattr(Segmentation, "_fetch", counted)
-    assert segmentation.read(segmentation.bounds, 1).mask.all()
+    monkeypatch.setattr(LayerFiles, "_fetch", counted)
+    assert segmentation.read(segmentation.bounds, 1).mask.to_array().all()
     assert batches == [4] * 5
 
 

@@ -116,14 +116,16 @@ def test_the_same_cutout_as_a_flat_copy(
     """Whole, inside, sticking out; root ids of today and of before, with one request."""
     segmentation = Segmentation(graph.url, 0)
     of_graph, of_flat = segmentation.read(around(*box), root), Segmentation(flat[at], 0).read(around(*box), root)
-    np.testing.assert_array_equal(of_graph.mask, of_flat.mask)
+    np.testing.assert_array_equal(of_graph.mask.to_array(), of_flat.mask.to_array())
     assert (of_graph.n_inside, of_graph.n_unlabelled) == (of_flat.n_inside, of_flat.n_unlabelled)
-    assert of_graph.mask.any()
+    assert of_graph.mask.to_array().any()
     assert graph.n_asked("leaves") == 1
     leaves = segmentation.leaves(root, around(*box))
     assert leaves.dtype == np.uint64
     assert (np.diff(leaves.astype(np.int64)) > 0).all()
-    np.testing.assert_array_equal(Segmentation(segmentation.layer_url, 0).read(around(*box), leaves).mask, of_flat.mask)
+    np.testing.assert_array_equal(
+        Segmentation(segmentation.layer_url, 0).read(around(*box), leaves).mask.to_array(), of_flat.mask.to_array()
+    )
 
 
 def test_the_same_features_as_a_flat_copy(graph: GraphServer, flat: dict[datetime, str]) -> None:
@@ -173,7 +175,7 @@ def test_a_box_outside_the_volume_asks_nothing(graph: GraphServer) -> None:
     asked = len(graph.asked)
     for corner in ((-50, 0, 0), (0, 0, SHAPE[2]), (500, 0, 0)):
         cutout = segmentation.read(around(corner, (50, 50, 50)), CELL)
-        assert (cutout.n_inside, cutout.mask.any()) == (0, False)
+        assert (cutout.n_inside, cutout.mask.to_array().any()) == (0, False)
     cell = replace(the_cell(), centre_vx=(5000, 5000, 5000))
     measured = extract_cell(cell, segmentation, None, None, radius_nm=RADIUS_NM)
     assert isinstance(measured.error, MissingSegment)
@@ -286,7 +288,7 @@ def test_passing_faults_and_the_rate_limit_are_waited_for(graph: GraphServer) ->
     """A 429 inside a 500 and a broken answer cost time and nothing else."""
     segmentation = Segmentation(graph.url, 0)
     graph.faults += [Fault("leaves", 500, "429 Too Many Requests: 200 per minute", 4), Fault("leaves", 200, "", 1)]
-    assert segmentation.read(around((0, 0, 0), SHAPE), CELL).mask.any()
+    assert segmentation.read(around((0, 0, 0), SHAPE), CELL).mask.to_array().any()
     assert graph.n_asked("leaves") == 6
 
 

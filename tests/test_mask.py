@@ -1,5 +1,7 @@
 """The repair of a soma mask, against scipy on whole arrays and against masks counted by hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,30 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from somatic.mask import dilate, erode, fill_slits, repair
+from somatic import mask as steps
+from somatic.bitmask import BitMask
+from somatic.volume.box import Box
+
+
+def on_arrays(step: Callable[[BitMask], BitMask]) -> Callable[[np.ndarray], np.ndarray]:
+    """A step on arrays of bool."""
+    return lambda mask: step(BitMask.of(mask)).to_array()
+
+
+dilate, erode, fill_slits = (on_arrays(step) for step in (steps.dilate, steps.erode, steps.fill_slits))
+
+
+def repair(mask: np.ndarray) -> np.ndarray:
+    """The repair as a cell's is done: of the part of the box that holds the cell."""
+    packed = BitMask.of(mask)
+    occupied = packed.extent()
+    repaired = np.zeros_like(mask)
+    if occupied is not None:
+        whole = Box(np.zeros(3, int), np.array(mask.shape))
+        part = steps.room_for_repair(occupied, whole)
+        repaired[part.slices_within(whole)] = steps.repair(packed.cropped_to(part)).to_array()
+    return repaired
+
 
 CROSS = ndimage.generate_binary_structure(3, 1)
 

@@ -5,6 +5,7 @@ import pytest
 import trimesh
 from volumes import ellipsoid
 
+from somatic.bitmask import BitMask
 from somatic.errors import DegenerateMesh
 from somatic.mesh import largest_piece, mask_to_mesh, measure
 
@@ -14,7 +15,9 @@ ORIGINS = [(0, 0, 0), (1_234_567, -2_345_678, 987_654.5)]
 
 def mesh_of(mask: np.ndarray, resolution_nm: tuple, origin_nm: tuple = (0, 0, 0)) -> trimesh.Trimesh:
     """Mesh of a mask that is one piece."""
-    mesh, n_pieces = largest_piece(mask_to_mesh(mask, np.array(resolution_nm, float), np.array(origin_nm, float)))
+    mesh, n_pieces = largest_piece(
+        mask_to_mesh(BitMask.of(mask), np.array(resolution_nm, float), np.array(origin_nm, float))
+    )
     assert n_pieces == 1
     return mesh
 
@@ -115,7 +118,7 @@ def test_pieces() -> None:
     mask[3:8, 3:8, 3:8] = True
     mask[12:37, 3:27, 3:27] = ellipsoid((25, 24, 24), (1, 1, 1), (11, 11, 11))
     mask[45:55, 10:20, 10:20] = True
-    whole = mask_to_mesh(mask, np.array([100.0] * 3), np.zeros(3))
+    whole = mask_to_mesh(BitMask.of(mask), np.array([100.0] * 3), np.zeros(3))
     kept, n_pieces = largest_piece(whole)
     assert n_pieces == 3
     assert kept.is_watertight
@@ -146,7 +149,7 @@ def test_of_equal_pieces_the_first() -> None:
 
 def test_an_empty_mask_has_an_empty_mesh() -> None:
     """No faces and no pieces, and no error."""
-    mesh, n_pieces = largest_piece(mask_to_mesh(np.zeros((5, 6, 7), bool), np.ones(3), np.zeros(3)))
+    mesh, n_pieces = largest_piece(mask_to_mesh(BitMask.empty((5, 6, 7)), np.ones(3), np.zeros(3)))
     assert (len(mesh.faces), n_pieces) == (0, 0)
 
 

@@ -32,7 +32,7 @@ def test_a_shard_cut_anywhere(tmp_path: Path, index_encoding: str, data_encoding
             segmentation.read(Box(np.array([12, 0, 0]), np.array([20, 20, 20])), 1)
     shard.write_bytes(content)
     segmentation = Segmentation(url, 0)
-    np.testing.assert_array_equal(segmentation.read(segmentation.bounds, 1).mask, LABELS == 1)
+    np.testing.assert_array_equal(segmentation.read(segmentation.bounds, 1).mask.to_array(), LABELS == 1)
 
 
 def test_a_whole_shard_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def read(server: FileServer, store: str) -> tuple[np.ndarray, int]:
     """Mask of label 2 in the whole volume, and the number of unlabelled voxels."""
     segmentation = Segmentation(server.url(store), 0)
     cutout = segmentation.read(segmentation.bounds, 2)
-    return cutout.mask, cutout.n_unlabelled
+    return cutout.mask.to_array(), cutout.n_unlabelled
 
 
 STORES = ("raw", "raw_gz", "coded", "coded_gz")

@@ -29,7 +29,7 @@ def table(version: int, *, complete: bool = True, config: str = "0a1b2c3d") -> R
 
 def begun(version: int, *, whole: bool = True, run: str = "run") -> Run:
     """An extraction of a version that has planned."""
-    return Run(run, version, "0a1b2c3d", "0123456789abcdef", 20, MOMENT, whole)
+    return Run(run, version, "0a1b2c3d", "0123456789abcdef", 20, MOMENT, whole=whole)
 
 
 def states(*arguments: list) -> dict[int, str]:
@@ -108,7 +108,7 @@ def test_tables_in_files_have_one_version(tmp_path: Path) -> None:
 def test_configurations_of_a_dataset() -> None:
     """minnie65 has one flat and one through the graph; another mip has others."""
     minnie65 = load_dataset("minnie65")
-    parts = '{"cutout_radius_um": 15.0, "definitions": "published", "features_version": 1, "mip": 3, '
+    parts = '{"cutout_radius_um": 15.0, "definitions": "published", "features_version": 2, "mip": 3, '
     written = [f'{parts}"segmentation_kind": "{kind}"}}' for kind in ("flat", "graph")]
     assert config_hashes(minnie65) == {hashlib.sha256(text.encode()).hexdigest()[:8] for text in written}
     assert config_hashes(minnie65).isdisjoint(config_hashes(minnie65.model_copy(update={"mip": 2})))

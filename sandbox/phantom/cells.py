@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-import fill_voids
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 
 from sandbox.phantom.layout import CELLS, CellPlan
 from sandbox.phantom.shapes import Blob, Floats, Groove, Tube, random_blob, random_directions, random_frame
+from somatic.bitmask import BitMask
+from somatic.mask import fill_holes
 
 STEP_UM = 0.8
 CYTOPLASM_UM = 0.45
@@ -121,8 +122,8 @@ def nucleus_mask(cell: Cell, voxel_um: NDArray[np.float64], shape: NDArray[np.in
     piece, _ = label(cell.nucleus_level(x, y, z) <= 0)
     largest = 1 + int(np.argmax(np.bincount(piece.ravel())[1:]))
     extent = find_objects(piece)[largest - 1]
-    mask = fill_voids.fill(piece[extent] == largest)
-    return NucleusMask(np.asarray(mask, bool), lower + [side.start for side in extent])
+    mask = fill_holes(BitMask.of(piece[extent] == largest)).to_array()
+    return NucleusMask(mask, lower + [side.start for side in extent])
 
 
 def _body(rng: np.random.Generator, plan: CellPlan) -> Cell:

@@ -4,15 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import trimesh
-from scipy.spatial import cKDTree
 
 from somatic.cell import Cell, Measured, cell_box
 from somatic.cutout import Segmentation
 from somatic.errors import SomaticError
-
-# Which vertices are folded, measure_folds keeps to itself.
-from somatic.folds import _wrap as wrap_nucleus
+from somatic.folds import fold_depth_nm
 from somatic.mask import repair
 from somatic.synapses import on_soma, synapse_centres_nm, synapses_in_cutout
 from somatic.tables import Synapses
@@ -67,17 +63,11 @@ def view_cell(
         counted = on_soma(in_cutout, measured.soma) if measured.soma is not None else np.zeros(len(synapses_nm), bool)
     return CellView(
         measured,
-        _fold_depth_nm(measured.nucleus) if measured.nucleus is not None else None,
+        fold_depth_nm(measured.nucleus) if measured.nucleus is not None else None,
         synapses_nm,
         counted,
-        np.asarray(mask),
-        np.asarray(repair(mask)),
+        mask.to_array(),
+        repair(mask).to_array(),
         box.lower_vx * segmentation.resolution_nm,
         segmentation.resolution_nm,
     )
-
-
-def _fold_depth_nm(nucleus: trimesh.Trimesh) -> npt.NDArray[np.float64]:
-    """Distance of each vertex from the wrap of the nucleus (`somatic.folds.measure_folds`)."""
-    vertices = nucleus.vertices - nucleus.vertices.mean(axis=0)
-    return cKDTree(wrap_nucleus(vertices)).query(vertices)[0]

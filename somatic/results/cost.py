@@ -47,8 +47,8 @@ class Cost:
     cells_computed, cells_carried : int
         Cells that it measured, failed ones among them, and cells whose numbers it took from an earlier version.
     segmentation_files, segmentation_bytes : int
-        Files that its cells read, a file once for each cell that needs it, and their bytes after gzip or brotli was
-        undone. What was read for cells that then failed for now is not among them.
+        Files of the segmentation that were fetched for its cells, and their bytes as they travelled. What was fetched
+        for cells that then failed for now is not among them.
     full_run : FullRun
     """
 

@@ -61,20 +61,27 @@ def decode_labels(
     if encoding == "compressed_segmentation":
         if block_shape is None:
             raise ValueError("the info file names no block size")
-        _check_compressed_segmentation(content, shape, np.dtype(dtype), block_shape)
+        compressed_segmentation_words(content, shape, dtype, block_shape)
     labels = chunks.decode(content, encoding=encoding, shape=[*shape, 1], dtype=dtype, block_size=block_shape)
     return labels[..., 0]
 
 
-def _check_compressed_segmentation(
+def compressed_segmentation_words(
     content: bytes, shape: tuple[int, int, int], dtype: np.dtype, block_shape: tuple[int, int, int]
-) -> None:
-    """Check that every offset in a file lies in it.
+) -> np.ndarray:
+    """The words of a file after the first, (n,) uint32, when every offset in it lies in it.
 
     The format: the number of channels, then for each block of voxels two words (offset of its table of labels, 24
     bits, and bits of an index into it, 8 bits; offset of its indices), then tables and indices. Offsets count words
     of 32 bits from the end of the first. Source: neuroglancer, "Compressed segmentation format".
+
+    Raises
+    ------
+    ValueError
+        The file is cut short, or something else.
     """
+    if not content:
+        raise ValueError("it is empty")
     if len(content) % _WORD_BYTES:
         raise ValueError(f"{len(content)} bytes are no whole number of words")
     words = np.frombuffer(content, dtype="<u4")
@@ -93,13 +100,14 @@ def _check_compressed_segmentation(
     n_index_words = -(-bits * int(np.prod(block_shape)) // 32)
     if ((bits > 0) & (indices + n_index_words > words.size)).any():
         raise ValueError(f"it ends in the indices of a block ({len(content)} bytes)")
-    words_per_label = dtype.itemsize // _WORD_BYTES
+    words_per_label = np.dtype(dtype).itemsize // _WORD_BYTES
     # Only a table near the end can reach beyond it, so only the indices into those are looked at.
     for block in np.flatnonzero(table + (words_per_label << bits) > words.size):
         packed = words[indices[block] : indices[block] + n_index_words[block]]
         largest = _largest_index(packed, int(bits[block]))
         if table[block] + words_per_label * (largest + 1) > words.size:
             raise ValueError(f"it ends in the labels of a block ({len(content)} bytes)")
+    return words
 
 
 def _largest_index(packed: np.ndarray, bits: int) -> int:
