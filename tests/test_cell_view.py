@@ -1,14 +1,17 @@
 """What a picture of a cell shows is what its row counts, on a real soma."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from shared import expected_of, scene_of
+from volumes import put_volume
 
 from somatic.cell import Cell, Measured, extract_cell
 from somatic.cutout import Segmentation
+from somatic.errors import UnknownRoot
 from somatic.nucleus import NucleusLayer
 from somatic.report.cell import cell_report
 from somatic.report.drawing import make_scene
@@ -76,3 +79,16 @@ def test_the_page(cell: tuple[Measured, CellView]) -> None:
     assert f">{ROOT}<" in page
     assert "<b>bold" not in page
     assert 'href="https://example.org/&#34;&gt;&lt;script&gt;"' in page
+
+
+def test_a_cell_without_leaves(tmp_path: Path) -> None:
+    """A root id that the graph does not know has no mesh and no mask, and still a page that says why."""
+    segmentation = Segmentation(put_volume(tmp_path / "seg", np.ones((16, 16, 16), np.uint64)), 0)
+    one = Cell(5, 1, (1000, 1000, 500), (4.0, 4.0, 40.0), leaves=UnknownRoot("root id 1 is no root of the graph"))
+    measured = extract_cell(one, segmentation, None, None, radius_nm=1000)
+    view = view_cell(one, measured, segmentation, None, 1000)
+    assert not view.before.any()
+    assert not view.after.any()
+    page = cell_report(view, "a cell", None)
+    assert "root id 1 is no root of the graph" in page
+    assert "<iframe" not in page

@@ -6,7 +6,7 @@ import trimesh
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from trimesh.visual import ColorVisuals, TextureVisuals
@@ -18,13 +18,14 @@ from somatic.report.view import CellView
 _SOMA = (0.45, 0.58, 0.78, 0.16)
 _COUNTED, _NOT_COUNTED = "#0a7d32", "#8a8f98"
 _BEFORE, _AFTER = "#c2410c", "#1d4ed8"
+_FOLD_COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.15, 0.95, 256)))
 _DEEP_NM = 1000.0
 """Depth of a fold from which the colour is the same."""
 _SYNAPSE_RADIUS_NM = 180.0
 
 
 def _fold_colours(depth_nm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return colormaps["inferno"](0.15 + 0.8 * np.clip(depth_nm / _DEEP_NM, 0, 1))
+    return _FOLD_COLOURS(np.clip(depth_nm / _DEEP_NM, 0, 1))
 
 
 def draw_picture(view: CellView, title: str) -> Figure:
@@ -42,7 +43,7 @@ def draw_picture(view: CellView, title: str) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     if view.fold_depth_nm is not None:
-        scale = ScalarMappable(Normalize(0, _DEEP_NM), "inferno")
+        scale = ScalarMappable(Normalize(0, _DEEP_NM), _FOLD_COLOURS)
         figure.colorbar(scale, ax=figure.axes[::2], label="depth of folds (nm)", shrink=0.7)
     return figure
 

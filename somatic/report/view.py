@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from somatic.cell import Cell, Measured, cell_box
 from somatic.cutout import Segmentation
+from somatic.errors import SomaticError
 from somatic.folds import fold_depth_nm
 from somatic.mask import repair
 from somatic.synapses import on_soma, synapse_centres_nm, synapses_in_cutout
@@ -52,8 +53,9 @@ def view_cell(
         The segmentation could not be read.
     """
     box = cell_box(cell, radius_nm, segmentation.resolution_nm)
-    labels = cell.leaves if isinstance(cell.leaves, np.ndarray) else cell.root_id
-    mask = segmentation.read(box, labels).mask
+    # A root id whose leaves could not be had has no mask; its row says why.
+    labels = np.empty(0, np.uint64) if isinstance(cell.leaves, SomaticError) else cell.leaves
+    mask = segmentation.read(box, cell.root_id if labels is None else labels).mask
     synapses_nm, counted = np.zeros((0, 3)), np.zeros(0, dtype=bool)
     if synapses is not None:
         in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, radius_nm)
