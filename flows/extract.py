@@ -143,7 +143,7 @@ def extract(
     planned = plan_chunks(title, extraction, found, selection, run, memory_bytes)
     plan, estimate = planned.plan, planned.estimate
     if not run.plan:
-        replace(run, plan=plan.hash).put(results)
+        replace(run, plan=plan.hash, whole=len(plan.rows) == len(found.frame)).put(results)
     log.info(
         "%s: %d cells to measure in %d chunks, %d done already", title, estimate.missing, estimate.chunks, estimate.done
     )

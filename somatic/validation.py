@@ -49,8 +49,12 @@ def validated(model: type[Model], raw: Any, where: str, *, folder: Path | None =
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Say that a key is unknown, with the nearest known one."""
     names = list(known)
-    near = difflib.get_close_matches(key.lower(), names, n=1)
-    return f"unknown key, did you mean {near[0]}?" if near else f"unknown key, expected one of {', '.join(names)}"
+    near = difflib.get_close_matches(key.lower(), names, n=len(names))
+    if not near:
+        return f"unknown key, expected one of {', '.join(names)}"
+    # Of those that are equally near the first of a model, where the keys stand that every file has.
+    likeness = {name: difflib.SequenceMatcher(None, name, key.lower()).ratio() for name in names if name in near}
+    return f"unknown key, did you mean {max(likeness, key=likeness.__getitem__)}?"
 
 
 def _sentence(model: type[BaseModel], error: Mapping[str, Any]) -> str:

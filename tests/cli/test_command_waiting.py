@@ -44,7 +44,7 @@ def test_cells_that_failed_for_now(
     """A file that cannot be read: after its retries the command says how many of what, where, and what to do."""
     ran = waiting["extract, damaged"].ended(within_s=240)
     assert ran.status == 1
-    counts, reason, path = ran.out.splitlines()
+    counts, reason, _, path = ran.out.splitlines()
     assert counts.endswith(": 1 ok, 0 failed, 1 failed for now, 1 skipped")
     assert "does not decode" in reason
     table = pd.read_parquet(path).set_index("nucleus_id")

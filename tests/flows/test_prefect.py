@@ -210,7 +210,7 @@ def test_the_log_is_short_and_names_things(
     assert "phantom v1: 4 cells to measure in 2 chunks, 0 done already" in lines
     [failed] = [line for line in lines if "failed for now" in line]
     assert "1 of 2 cells of phantom v1 chunk" in failed
-    assert f"nucleus {spots[0].nucleus_id}: reading " in failed
+    assert f"nucleus {spots[0].nucleus_id}: the file of voxels " in failed
 
 
 def test_a_run_with_cells_that_failed_for_now_has_failed(

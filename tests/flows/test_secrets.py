@@ -68,7 +68,7 @@ def test_nothing_but_its_own_lines_is_shown(fresh: Fresh) -> None:
     assert steps[4:6] == ["phantom v1: 4 cells", "measuring"]
     assert all(" of 4 cells" in line for line in steps[6:-1])
     assert steps[-1] == "collecting the table"
-    assert len(fresh.measured.out.splitlines()) == 3
+    assert len(fresh.measured.out.splitlines()) == 4
 
 
 def test_a_refused_token_is_named_but_not_shown(fresh: Fresh) -> None:
