@@ -11,7 +11,7 @@ import typer
 
 from cli.options import Workers
 
-EXAMPLES = ("somatic demo", "somatic demo --folder /tmp/demo --version 2")
+EXAMPLES = ("somatic demo", "somatic demo --folder phantom --version 2")
 
 
 def demo(
