@@ -1,6 +1,6 @@
 """Everything about one cell."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -83,6 +83,7 @@ def extract_cell(
     radius_nm: float = 15_000.0,
     materialization_version: int = 0,
     definitions: str = "published",
+    when_read: Callable[[], Any] | None = None,
 ) -> Measured:
     """Measure one cell.
 
@@ -104,6 +105,8 @@ def extract_cell(
         Noted in the row.
     definitions : {"published"}
         Noted in the row.
+    when_read : callable, optional
+        Called when the segmentation is read.
 
     Returns
     -------
@@ -124,7 +127,7 @@ def extract_cell(
     faults: list[PermanentError] = []
     soma = nucleus = False
     try:
-        _measure_soma(measured, cell, segmentation, synapses, radius_nm)
+        _measure_soma(measured, cell, segmentation, synapses, radius_nm, when_read)
         soma = True
     except CaveTokenError:
         raise
@@ -172,7 +175,12 @@ def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row
 
 
 def _measure_soma(
-    measured: Measured, cell: Cell, segmentation: Segmentation, synapses: Synapses | None, radius_nm: float
+    measured: Measured,
+    cell: Cell,
+    segmentation: Segmentation,
+    synapses: Synapses | None,
+    radius_nm: float,
+    when_read: Callable[[], Any] | None,
 ) -> None:
     row = measured.row
     resolution_nm = segmentation.resolution_nm
@@ -182,6 +190,8 @@ def _measure_soma(
         cutout = segmentation.read(
             cell_box(cell, radius_nm, resolution_nm), cell.root_id if cell.leaves is None else cell.leaves
         )
+    if when_read:
+        when_read()
     row["frac_unlabelled"] = cutout.frac_unlabelled
     row["frac_outside_volume"] = cutout.frac_outside_volume
     occupied = cutout.mask.extent()

@@ -4,9 +4,11 @@ import contextlib
 import gc
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from somatic.cell import Cell, cell_box, empty_row, extract_cell
 from somatic.cutout import Segmentation
@@ -73,8 +75,10 @@ class CellMeasurer:
         with ThreadPoolExecutor(1) as pool:
             for cell, following in itertools.zip_longest(cells, cells[1:]):
                 if following is not None and self._inputs.file_cache:
-                    pool.submit(self._fetch_ahead, following)
-                yield self(cell)
+                    # Not before this one is read, so that it never waits for a file that is not its own.
+                    yield self(cell, partial(pool.submit, self._fetch_ahead, following))
+                else:
+                    yield self(cell)
                 # Meshes refer to themselves, and would stay until Python happens to look.
                 gc.collect()
 
@@ -84,8 +88,14 @@ class CellMeasurer:
             box = cell_box(cell, self._inputs.radius_nm, self._segmentation.resolution_nm)
             self._segmentation.fetch_into_cache(box)
 
-    def __call__(self, cell: Cell) -> CellResult:
+    def __call__(self, cell: Cell, when_read: Callable[[], Any] | None = None) -> CellResult:
         """Measure one cell and store its mesh; any fault of it is part of the result.
+
+        Parameters
+        ----------
+        cell : Cell
+        when_read : callable, optional
+            Called when its files of the segmentation are read.
 
         Raises
         ------
@@ -96,12 +106,12 @@ class CellMeasurer:
         """
         segmentation = self._segmentation
         n_files, n_bytes = segmentation.n_files_fetched, segmentation.n_bytes_fetched
-        result = self._measure(cell)
+        result = self._measure(cell, when_read)
         result.segmentation_files = segmentation.n_files_fetched - n_files
         result.segmentation_bytes = segmentation.n_bytes_fetched - n_bytes
         return result
 
-    def _measure(self, cell: Cell) -> CellResult:
+    def _measure(self, cell: Cell, when_read: Callable[[], Any] | None) -> CellResult:
         inputs = self._inputs
         try:
             measured = extract_cell(
@@ -112,6 +122,7 @@ class CellMeasurer:
                 radius_nm=inputs.radius_nm,
                 materialization_version=inputs.materialization_version,
                 definitions=inputs.definitions,
+                when_read=when_read,
             )
             check_finite(measured.row)
             if self._meshes and measured.soma is not None:

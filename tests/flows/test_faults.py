@@ -220,9 +220,10 @@ def test_a_cell_that_kills_its_process_fails_alone(
     assert results.table[others].equals(expected[others])
     assert results.provenance.loc[spot.nucleus_id, ["error_class", "transient"]].tolist() == ["CellKilled", False]
 
-    # Once ahead of its turn, once in its chunk, once alone, and not again by the same command.
+    # Ahead of its turn, where that killed the process before it could be read, in its chunk and alone; not once more
+    # by the same command.
     assert run(http_dataset, results.root).is_completed()
-    assert len([path for path in bucket.asked if spot.file in path]) == 3
+    assert len([path for path in bucket.asked if spot.file in path]) in (2, 3)
 
     # One worker in place of two has all the memory.
     bucket.faults.clear()
