@@ -125,7 +125,7 @@ def extract(
     if run.base:
         extraction = extraction.on(run.base)
     if not shard_deployment:
-        warm_up()
+        warm_up(extraction.dataset.definitions)
 
     watcher.on_step("asking for the nuclei")
     found = query_nuclei(title, extraction)

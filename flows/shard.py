@@ -110,7 +110,6 @@ def extract_shard(
         retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
     """
     sent_before = requests_sent()
-    warm_up()
     workers = workers or usable_cores()
     opened = _opened.get()
     # Of a shard that runs inside an extraction, that counts the requests.
@@ -122,6 +121,7 @@ def extract_shard(
             with get_client(sync_client=True) as client:
                 close_stale_task_runs(client, flow_run.id)
         described = load_dataset(dataset)
+        warm_up(described.definitions)
         results = open_results(described, to)
         begun = load_run(results, run)
         if begun is None:

@@ -53,6 +53,10 @@ class BitMask:
         """Set the voxels of a part, (mx, my, mz) bool, whose lower corner is `lower_vx`, (3,) int."""
         _add(self.words, np.ascontiguousarray(voxels), *lower_vx.tolist())
 
+    def fill(self, box: Box) -> None:
+        """Set all voxels of a box of its voxels."""
+        _fill(self.words, *box.lower_vx.tolist(), *box.upper_vx.tolist())
+
     def count(self) -> int:
         """Number of voxels."""
         return int(np.bitwise_count(self.words).sum(dtype=np.int64))
@@ -85,6 +89,26 @@ def without_rest(mask: BitMask) -> BitMask:
     if mask.n_x % BITS:
         mask.words[-1] &= np.uint64((1 << mask.n_x % BITS) - 1)
     return mask
+
+
+@compiled
+def set_run(words, start, stop, y, z):
+    """Set the voxels from x = start on and before stop."""
+    ones = ~np.uint64(0)
+    for w in range(start // BITS, (stop - 1) // BITS + 1):
+        word = ones
+        if w == start // BITS:
+            word &= ones << np.uint64(start % BITS)
+        if w == stop // BITS:
+            word &= ~(ones << np.uint64(stop % BITS))
+        words[w, y, z] |= word
+
+
+@compiled
+def _fill(words, x_start, y_start, z_start, x_stop, y_stop, z_stop):
+    for y in range(y_start, y_stop):
+        for z in range(z_start, z_stop):
+            set_run(words, x_start, x_stop, y, z)
 
 
 @compiled

@@ -8,6 +8,7 @@ import pandas as pd
 
 from somatic.cell import Cell, empty_row, put_synapses
 from somatic.chunk import cells_of
+from somatic.definitions import definitions_called
 from somatic.errors import DegenerateMesh, MissingNucleusMesh, MissingSegment, OpenNucleusMesh, StoreError
 from somatic.extraction import Extraction
 from somatic.features import MEASURED, SYNAPSE_COLUMNS, Row
@@ -16,7 +17,7 @@ from somatic.results.base import Base
 from somatic.results.chunks import chunk_row
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.places import MESHES
-from somatic.synapses import count_soma_synapses, synapses_in_cutout
+from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Resolution, Synapses
 
 CELLS_PER_BATCH = 1000
@@ -140,10 +141,11 @@ def _taken_over(one: _Same, synapses: Synapses | None, extraction: Extraction, m
     if synapses is not None and row["soma_area_um"] is not None:
         in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, extraction.radius_nm)
         found = synapse_hash(in_cutout)
-        number = before["soma_synapse_number"]
+        columns = {column.name: before[column.name] for column in SYNAPSE_COLUMNS}
         if found != before["synapse_hash"]:
-            number = count_soma_synapses(in_cutout, meshes.get(cell.nucleus_id))
-        put_synapses(row, number)
+            steps = definitions_called(extraction.dataset.definitions)
+            columns = synapse_columns(in_cutout, steps.on_soma(in_cutout, meshes.get(cell.nucleus_id)))
+        put_synapses(row, columns)
     return chunk_row(
         row,
         centre_vx=cell.centre_vx,

@@ -10,6 +10,7 @@ import numpy as np
 import trimesh
 
 from somatic.cutout import Cutout, Segmentation, cutout_box
+from somatic.definitions import Definitions, definitions_called, needs_surroundings
 from somatic.errors import (
     CaveError,
     CaveTokenError,
@@ -20,11 +21,11 @@ from somatic.errors import (
     UnknownRoot,
 )
 from somatic.features import MEASURED, Row
-from somatic.folds import measure_folds
-from somatic.mask import repair, room_for_repair
-from somatic.mesh import is_watertight, largest_piece, mask_to_mesh, measure
-from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
-from somatic.synapses import count_soma_synapses, synapses_in_cutout
+from somatic.measures import point_columns
+from somatic.mesh import is_watertight
+from somatic.nucleus import NucleusLayer, closed
+from somatic.soma import Place
+from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Synapses
 from somatic.volume.box import Box
 
@@ -103,8 +104,8 @@ def extract_cell(
         Half the side of the cutout.
     materialization_version : int
         Noted in the row.
-    definitions : {"published"}
-        Noted in the row.
+    definitions : {"published", "corrected"}
+        Which the numbers follow.
     when_read : callable, optional
         Called when the segmentation is read.
 
@@ -124,25 +125,31 @@ def extract_cell(
     """
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
+    steps = definitions_called(definitions)
     faults: list[PermanentError] = []
-    soma = nucleus = False
+    # Before the soma, which may be repaired with it.
+    nucleus: trimesh.Trimesh | None = None
     try:
-        _measure_soma(measured, cell, segmentation, synapses, radius_nm, when_read)
-        soma = True
+        if nuclei and (cell.nucleus is None or needs_surroundings(definitions)):
+            nucleus = _closed_nucleus(measured, cell, nuclei)
+        if cell.nucleus is not None:
+            row.update(cell.nucleus)
+        elif nuclei and nucleus is not None:
+            _measure_nucleus(measured, nucleus, nuclei, steps)
+    except PermanentError as fault:
+        faults.append(fault)
+    try:
+        cutout, place = _read(measured, cell, segmentation, radius_nm, needs_surroundings(definitions))
+        if when_read:
+            when_read()
+        _measure_soma(measured, cell, cutout, place, nucleus, steps)
+        if synapses is not None:
+            _count_synapses(measured, cell, synapses, radius_nm, steps)
     except CaveTokenError:
         raise
     except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError) as fault:
-        faults.append(fault)
-    try:
-        if cell.nucleus is not None:
-            row.update(cell.nucleus)
-            nucleus = True
-        elif nuclei:
-            _measure_nucleus(measured, cell, nuclei)
-            nucleus = True
-    except PermanentError as fault:
-        faults.append(fault)
-    if soma and nucleus:
+        faults.insert(0, fault)
+    if row["soma_volume_um"] is not None and row["nucleus_volume_um"] is not None:
         row["nucleus_to_soma_ratio"] = row["nucleus_volume_um"] / row["soma_volume_um"]
         distance_nm = np.linalg.norm(_point(row, "soma_center") - _point(row, "nucleus_center"))
         row["soma_to_nucleus_center_dist"] = float(distance_nm)
@@ -170,95 +177,88 @@ def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row
         status="ok",
         reason=None,
     )
-    _put_point(row, "centre", cell.centre_nm)
+    row.update(point_columns("centre", cell.centre_nm))
     return row
+
+
+def put_synapses(row: Row, columns: Row) -> None:
+    """Note the synapses on a soma (`somatic.synapses.synapse_columns`) in a row that has its area."""
+    row.update(columns)
+    row["soma_synapse_density_um"] = row["soma_synapse_number"] / row["soma_area_um"]
+
+
+def _read(
+    measured: Measured, cell: Cell, segmentation: Segmentation, radius_nm: float, with_unlabelled: bool
+) -> tuple[Cutout, Place]:
+    """Cut the root id out, and note what is known of the cutout."""
+    if isinstance(cell.leaves, SomaticError):
+        raise cell.leaves
+    box = cell_box(cell, radius_nm, segmentation.resolution_nm)
+    labels = cell.root_id if cell.leaves is None else cell.leaves
+    with measured.stage("read"):
+        cutout = segmentation.read(box, labels, with_unlabelled=with_unlabelled)
+    measured.row["frac_unlabelled"] = cutout.frac_unlabelled
+    measured.row["frac_outside_volume"] = cutout.frac_outside_volume
+    return cutout, Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
 
 
 def _measure_soma(
     measured: Measured,
     cell: Cell,
-    segmentation: Segmentation,
-    synapses: Synapses | None,
-    radius_nm: float,
-    when_read: Callable[[], Any] | None,
+    cutout: Cutout,
+    place: Place,
+    nucleus: trimesh.Trimesh | None,
+    steps: Definitions,
 ) -> None:
     row = measured.row
-    resolution_nm = segmentation.resolution_nm
-    if isinstance(cell.leaves, SomaticError):
-        raise cell.leaves
-    with measured.stage("read"):
-        cutout = segmentation.read(
-            cell_box(cell, radius_nm, resolution_nm), cell.root_id if cell.leaves is None else cell.leaves
-        )
-    if when_read:
-        when_read()
-    row["frac_unlabelled"] = cutout.frac_unlabelled
-    row["frac_outside_volume"] = cutout.frac_outside_volume
-    occupied = cutout.mask.extent()
-    if occupied is None:
+    if cutout.mask.extent() is None:
         raise MissingSegment(_missing(cell, cutout))
     row["frac_zero"] = cutout.frac_zero
     row["soma_touches_box"] = cutout.touches_box
     with measured.stage("mask"):
-        part = room_for_repair(occupied, Box(np.zeros(3, dtype=np.int64), np.array(cutout.mask.shape)))
-        mask = repair(cutout.mask.cropped_to(part))
+        repaired = steps.repair(cutout, place, nucleus)
+    row.update(repaired.columns)
     with measured.stage("mesh"):
-        # Not snapped to the voxels, as published.
-        origin_nm = cell.centre_nm - radius_nm + part.lower_vx * resolution_nm
-        mesh, row["n_components"] = largest_piece(mask_to_mesh(mask, resolution_nm, origin_nm))
+        mesh, columns = steps.soma_surface(repaired, place)
+    row.update(columns)
     if not len(mesh.faces):
         raise MissingSegment(f"root id {cell.root_id} has too few voxels in the cutout for a surface")
-    with measured.stage("measure"):
-        measures = measure(mesh, "soma mesh")
-    row["soma_volume_um"] = measures.volume_um3
-    row["soma_area_um"] = measures.area_um2
-    row["soma_area_to_volume_ratio"] = measures.area_to_volume
-    _put_point(row, "soma_center", measures.centre_nm)
-    if synapses is not None:
-        with measured.stage("synapses"):
-            in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, radius_nm)
-            put_synapses(row, count_soma_synapses(in_cutout, mesh))
+    row["soma_sphericity"] = 1 / row["soma_area_to_volume_ratio"]
     measured.soma = mesh
 
 
-def put_synapses(row: Row, number: int) -> None:
-    """Note the synapses on a soma in a row that has its area."""
-    row["soma_synapse_number"] = number
-    row["soma_synapse_density_um"] = number / row["soma_area_um"]
+def _count_synapses(measured: Measured, cell: Cell, synapses: Synapses, radius_nm: float, steps: Definitions) -> None:
+    assert measured.soma is not None
+    with measured.stage("synapses"):
+        in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, radius_nm)
+        put_synapses(measured.row, synapse_columns(in_cutout, steps.on_soma(in_cutout, measured.soma)))
 
 
-def _measure_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> None:
-    row = measured.row
+def _closed_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> trimesh.Trimesh:
     with measured.stage("nucleus"):
         stored = nuclei.mesh(cell.nucleus_id)
-        row["nucleus_watertight"] = is_watertight(stored)
-        mesh, row["nucleus_mesh_repaired"] = closed(stored)
-        row["nucleus_watertight"] = True
-        measures = measure(mesh, "nucleus mesh")
-    row["nucleus_is_clipped"] = nuclei.is_clipped(mesh)
-    row["nucleus_volume_um"] = measures.volume_um3
-    row["nucleus_area_um"] = measures.area_um2
-    row["nuclear_area_to_volume_ratio"] = measures.area_to_volume
-    row["nucleus_avg_radius_nm"] = mean_radius_nm(mesh, measures.centre_nm)
-    row["nucleus_aspect_ratio"] = aspect_ratio(mesh)
-    _put_point(row, "nucleus_center", measures.centre_nm)
+        measured.row["nucleus_watertight"] = is_watertight(stored)
+        mesh, measured.row["nucleus_mesh_repaired"] = closed(stored)
+        measured.row["nucleus_watertight"] = True
+    return mesh
+
+
+def _measure_nucleus(measured: Measured, nucleus: trimesh.Trimesh, nuclei: NucleusLayer, steps: Definitions) -> None:
+    row = measured.row
+    with measured.stage("nucleus"):
+        mesh, columns = steps.measure_nucleus(nucleus, nuclei.resolution_nm)
+    row["nucleus_is_clipped"] = nuclei.is_clipped(nucleus)
+    row.update(columns)
+    row["nucleus_sphericity"] = 1 / row["nuclear_area_to_volume_ratio"]
     with measured.stage("folds"):
-        folds = measure_folds(mesh)
-    row["nuclear_folding_area_um"] = folds.area_um2
-    row["fraction_nuclear_folding"] = folds.fraction
-    row["avg_fold_depth_nm"] = folds.mean_depth_nm
+        row.update(steps.fold_columns(mesh))
     measured.nucleus = mesh
 
 
 def _missing(cell: Cell, cutout: Cutout) -> str:
-    if cutout.n_inside == 0:
+    if cutout.inside.n_voxels == 0:
         return "the cutout lies outside the volume of the segmentation"
     return f"root id {cell.root_id} has no voxel in the cutout"
-
-
-def _put_point(row: Row, name: str, point_nm: np.ndarray) -> None:
-    for axis, value in zip("xyz", point_nm, strict=True):
-        row[f"{name}_{axis}_nm"] = float(value)
 
 
 def _point(row: Row, name: str) -> np.ndarray:

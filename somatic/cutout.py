@@ -66,15 +66,18 @@ class Cutout:
     ----------
     mask : BitMask
         Voxels of the root id, (nx, ny, nz); the part of the box outside the volume is empty.
-    n_inside : int
-        Voxels of the box inside the volume.
+    inside : Box
+        The part of the box inside the volume, in voxels of the mask.
     n_unlabelled : int
-        Those of them with label 0, or in a file that the store does not have.
+        Voxels of that part with label 0, or in a file that the store does not have.
+    unlabelled : BitMask or None
+        Where these are, (nx, ny, nz), when that was asked for.
     """
 
     mask: BitMask
-    n_inside: int
+    inside: Box
     n_unlabelled: int
+    unlabelled: BitMask | None = None
 
     @property
     def n_voxels(self) -> int:
@@ -89,12 +92,13 @@ class Cutout:
     @property
     def frac_unlabelled(self) -> float | None:
         """Share of label 0 in the part of the box inside the volume; None when all of it lies outside."""
-        return self.n_unlabelled / self.n_inside if self.n_inside else None
+        n_inside = self.inside.n_voxels
+        return self.n_unlabelled / n_inside if n_inside else None
 
     @property
     def frac_outside_volume(self) -> float:
         """Share of the box outside the volume."""
-        return 1.0 - self.n_inside / self.n_voxels
+        return 1.0 - self.inside.n_voxels / self.n_voxels
 
     @property
     def touches_box(self) -> bool:
@@ -185,7 +189,7 @@ class Segmentation:
         upper = np.ceil(np.maximum(global_vx[1], local_vx[1]) - _ROUNDING).astype(np.int64)
         return self.graph.leaves(root_id, Box(lower, upper))
 
-    def read(self, box: Box, root: int | npt.ArrayLike) -> Cutout:
+    def read(self, box: Box, root: int | npt.ArrayLike, *, with_unlabelled: bool = False) -> Cutout:
         """Cut one root id out of the volume.
 
         Parameters
@@ -195,6 +199,8 @@ class Segmentation:
         root : int or (n,) uint64
             Root id to keep, above 0, whose leaves are asked for if this is a graph; or the labels themselves
             that make it up (`leaves`).
+        with_unlabelled : bool
+            Whether to keep where label 0 is, and not only how much of it there is.
 
         Returns
         -------
@@ -212,16 +218,19 @@ class Segmentation:
         else:
             labels = np.unique(np.asarray(root, dtype=np.uint64))
         mask = BitMask.empty(box.shape)
+        unlabelled = BitMask.empty(box.shape) if with_unlabelled else None
         inside = box.clipped_to(self.bounds)
         n_unlabelled = 0
         for file_box, content in self._files.read(inside):
             part = file_box.clipped_to(inside)
             if content is None:
                 n_unlabelled += part.n_voxels
+                if unlabelled:
+                    unlabelled.fill(part.moved(-box.lower_vx))
                 continue
             with self._decoding(file_box):
-                n_unlabelled += self._add_file(content, file_box, part, labels, mask, box)
-        return Cutout(mask, inside.n_voxels, n_unlabelled)
+                n_unlabelled += self._add_file(content, file_box, part, labels, mask, unlabelled, box)
+        return Cutout(mask, inside.moved(-box.lower_vx), n_unlabelled, unlabelled)
 
     def fetch_into_cache(self, box: Box) -> None:
         """Fetch what `read` of a box will ask for; only with a cache.
@@ -243,14 +252,25 @@ class Segmentation:
                     return int(self._decode(content, file_box)[inside.slices_within(file_box)].item())
         return 0
 
-    def _add_file(self, content: bytes, file_box: Box, part: Box, labels: np.ndarray, mask: BitMask, box: Box) -> int:
-        """Set the voxels of some labels in a part of a file; returns the number of its unlabelled ones."""
+    def _add_file(
+        self,
+        content: bytes,
+        file_box: Box,
+        part: Box,
+        labels: np.ndarray,
+        mask: BitMask,
+        unlabelled: BitMask | None,
+        box: Box,
+    ) -> int:
+        """Set the voxels of some labels in a part of a file, and of label 0; returns how many have that."""
         meta = self._volume.meta
         if meta.encoding(self.mip) == "compressed_segmentation":
             block_shape = meta.compressed_segmentation_block_size(self.mip)
-            return mark_labels(content, meta.dtype, block_shape, labels, file_box, mask, box)
+            return mark_labels(content, meta.dtype, block_shape, labels, file_box, mask, box, unlabelled)
         found = self._decode(content, file_box)[part.slices_within(file_box)]
         mask.add(_is_one_of(found, labels), part.lower_vx - box.lower_vx)
+        if unlabelled:
+            unlabelled.add(found == 0, part.lower_vx - box.lower_vx)
         return found.size - int(np.count_nonzero(found))
 
     def _decode(self, content: bytes, file_box: Box) -> np.ndarray:

@@ -142,7 +142,9 @@ class Dataset(_Model):
     cutout_radius_um: Length = Field(
         default=15.0, description="half the edge of the cutout in micrometres, a number above 0, as 15"
     )
-    definitions: Literal["published"] = Field(default="published", description='"published"')
+    definitions: Literal["published", "corrected"] = Field(
+        default="published", description='"published", or "corrected" for features without the faults of these'
+    )
     segmentation: Layer | None = Field(
         default=None, description="the URL or folder of a segmentation (precomputed:// or graphene://)"
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 """Moves when the same input gives other numbers; CHANGELOG.md says why."""
 
 Status = Literal["ok", "failed", "skipped"]
@@ -27,11 +27,14 @@ class Column:
     unit: str
     description: str
     nullable: bool = True
+    only: str | None = None
+    """The definitions that have it, where the others leave it null."""
 
     @property
     def field(self) -> pa.Field:
         """The column as an Arrow field that carries unit and description."""
-        metadata = {"unit": self.unit, "description": self.description}
+        described = f"{self.description} (only {self.only})" if self.only else self.description
+        metadata = {"unit": self.unit, "description": described}
         return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
 
 
@@ -59,7 +62,10 @@ NUCLEUS_COLUMNS = (
         "1",
         "largest over mean of the other eigenvalues of the vertex covariance",
     ),
-    Column("avg_fold_depth_nm", _NUMBER, "nm", "mean depth of the folded vertices; null when nothing is folded"),
+    Column("avg_fold_depth_nm", _NUMBER, "nm", "mean depth of what is folded; null when nothing is folded"),
+    Column("fold_depth_95_nm", _NUMBER, "nm", "depth that 95 % of the folded area does not reach", only="corrected"),
+    Column("n_folds", _COUNT, "1", "folds of the nuclear envelope", only="corrected"),
+    Column("nucleus_sphericity", _NUMBER, "1", "area of a sphere of the same volume over the area of the nucleus"),
     Column("nucleus_watertight", _FLAG, "", "the nucleus mesh is closed (after repair)"),
     Column("nucleus_mesh_repaired", _FLAG, "", "the nucleus mesh had holes that were closed"),
     Column("nucleus_is_clipped", _FLAG, "", "the nucleus lies within 3 um of the bounds of its layer"),
@@ -76,12 +82,24 @@ SOMA_COLUMNS = (
     Column("soma_center_y_nm", _NUMBER, "nm", "centre of mass of the soma mesh, y"),
     Column("soma_center_z_nm", _NUMBER, "nm", "centre of mass of the soma mesh, z"),
     Column("frac_zero", _NUMBER, "1", "share of the cutout that is not this root id"),
+    Column("soma_sphericity", _NUMBER, "1", "area of a sphere of the same volume over the area of the soma"),
+    Column("cap_area_um2", _NUMBER, "um^2", "area where the cell leaves the cutout or the volume", only="corrected"),
+    Column(
+        "frac_nucleus_in_segment",
+        _NUMBER,
+        "1",
+        "share of the nucleus that is labelled with the root id; near 0 for one segmented apart",
+        only="corrected",
+    ),
+    Column("n_somata", _COUNT, "1", "parts of the cell that are as thick as a soma; 1 for one cell", only="corrected"),
     Column("soma_touches_box", _FLAG, "", "voxels of the root lie on a face of the cutout"),
     Column("n_components", _COUNT, "1", "connected pieces of the soma mesh, of which the largest is kept"),
 )
 
 SYNAPSE_COLUMNS = (
     Column("soma_synapse_number", _COUNT, "1", "synapses onto the root within 150 nm of the soma mesh"),
+    Column("soma_synapse_size_sum", _NUMBER, "", "sizes of these synapses together, as the table gives them"),
+    Column("soma_synapse_size_mean", _NUMBER, "", "their mean size; null without synapses"),
     Column("soma_synapse_density_um", _NUMBER, "1/um^2", "soma_synapse_number over soma_area_um"),
 )
 
@@ -148,6 +166,13 @@ _ORDER = (
     "centre_z_nm",
     "materialization_version",
     "definitions",
+    "soma_sphericity",
+    "nucleus_sphericity",
+    "cap_area_um2",
+    "fold_depth_95_nm",
+    "n_folds",
+    "soma_synapse_size_sum",
+    "soma_synapse_size_mean",
 )
 
 _ALL = {
@@ -174,6 +199,8 @@ _QUALITY_ORDER = (
     "n_components",
     "n_nuclei_in_segment",
     "nucleus_mesh_repaired",
+    "frac_nucleus_in_segment",
+    "n_somata",
 )
 
 COLUMNS = tuple(_ALL[name] for name in (*_ORDER, *_QUALITY_ORDER))

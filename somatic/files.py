@@ -136,6 +136,7 @@ class FileTables:
             ids=["id", "pre_pt_root_id", "post_pt_root_id"],
             positions=["ctr_pt_position"],
             optional_positions=["post_pt_position"],
+            optional_numbers=["size"],
         )
         if raw.empty:
             raise DatasetError(f"{_shown(place)}: the table is empty; leave synapses out where there are none")
@@ -144,7 +145,12 @@ class FileTables:
 
 
 def read_columns(
-    place: str, *, ids: Sequence[str], positions: Sequence[str], optional_positions: Sequence[str] = ()
+    place: str,
+    *,
+    ids: Sequence[str],
+    positions: Sequence[str],
+    optional_positions: Sequence[str] = (),
+    optional_numbers: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read some columns of a CSV, Parquet or Feather file, and no others.
 
@@ -156,6 +162,8 @@ def read_columns(
         Columns of ids, read without passing through floats.
     positions, optional_positions : sequence of str
         Positions, each one column of (x, y, z), as lists or as text, or three columns `<position>_x`, `_y`, `_z`.
+    optional_numbers : sequence of str
+        Columns of numbers that the file may lack.
 
     Returns
     -------
@@ -182,8 +190,9 @@ def read_columns(
         if not columns and position in positions:
             raise no_such_column(f"{position}, nor {position}_x, {position}_y, {position}_z", names, where)
         wanted += columns
+    wanted += [column for column in optional_numbers if column in names]
     with _open(place, kind) as file:
-        table = _read(file, kind, wanted, ids)
+        table = _read(file, kind, wanted, ids, optional_numbers)
     if kind == "csv":
         for column in ids:
             table = _replace(table, column, {column: _ids_from_text(table[column], column, where)})
@@ -229,14 +238,16 @@ def _column_names(file: IO[bytes], kind: str) -> list[str]:
     return pa.ipc.open_file(file).schema.names
 
 
-def _read(file: IO[bytes], kind: str, columns: Sequence[str], ids: Sequence[str]) -> pa.Table:
+def _read(file: IO[bytes], kind: str, columns: Sequence[str], ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
     if kind == "parquet":
         return pa.parquet.ParquetFile(file).read(columns=list(columns))
     if kind == "feather":
         names = pa.ipc.open_file(file).schema.names
         options = pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
         return pa.ipc.open_file(file, options=options).read_all()
-    is_number = {column: column not in ids and column.endswith(("_x", "_y", "_z")) for column in columns}
+    is_number = {
+        column: column in numbers or (column not in ids and column.endswith(("_x", "_y", "_z"))) for column in columns
+    }
     as_said = pa.csv.ConvertOptions(
         include_columns=list(columns),
         column_types={name: pa.float64() if number else pa.string() for name, number in is_number.items()},

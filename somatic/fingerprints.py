@@ -11,7 +11,7 @@ from somatic.cell import Cell
 from somatic.features import FEATURES_VERSION
 from somatic.tables import Synapses
 
-_SYNAPSE_COLUMNS = ("ctr_x_vx", "ctr_y_vx", "ctr_z_vx", "post_x_vx", "post_y_vx", "post_z_vx")
+_SYNAPSE_COLUMNS = ("ctr_x_vx", "ctr_y_vx", "ctr_z_vx", "post_x_vx", "post_y_vx", "post_z_vx", "size")
 
 
 def soma_fingerprint(cell: Cell, *, layer_url: str, mip: int, radius_nm: float, definitions: str) -> str | None:
@@ -63,7 +63,7 @@ def nucleus_fingerprint(nucleus_id: int, *, layer_url: str, definitions: str) ->
 
 
 def synapse_hash(in_cutout: Synapses) -> str:
-    """Hash of the ids and positions of a cell's synapses (`somatic.synapses.synapses_in_cutout`)."""
+    """Hash of the ids, positions and sizes of a cell's synapses (`somatic.synapses.synapses_in_cutout`)."""
     frame = in_cutout.frame
     digest = hashlib.sha256(np.asarray(in_cutout.resolution_nm, dtype="<f8").tobytes())
     digest.update(frame["synapse_id"].to_numpy(dtype="<i8").tobytes())

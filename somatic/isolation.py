@@ -83,9 +83,9 @@ def extract_cells_apart(
             yield failed(cell, inputs, measuring.fault)
 
 
-def warm_up() -> None:
+def warm_up(definitions: str) -> None:
     """Begin with the imports of the processes that will measure cells; they take seconds, and this returns at once."""
-    _fork_server()
+    _fork_server(definitions)
     forkserver.ensure_running()
 
 
@@ -97,7 +97,7 @@ class _Measuring:
         self._n_cells = len(cells)
         self._cell_timeout_s = cell_timeout_s
         self._stop = stop
-        context = _fork_server()
+        context = _fork_server(inputs.definitions)
         self._results, sender = context.Pipe(duplex=False)
         # The fork server keeps the environment that it was started with; credentials may have been set since.
         arguments = (cells, inputs, dict(os.environ), sender)
@@ -201,10 +201,11 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _fork_server() -> multiprocessing.context.ForkServerContext:
+def _fork_server(definitions: str) -> multiprocessing.context.ForkServerContext:
     """Processes that start with imports loaded and loops compiled, and never from a fork of a process with threads."""
     context = multiprocessing.get_context("forkserver")
     # A child imports the parent's main module again; loaded beforehand, that costs nothing.
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    context.set_forkserver_preload([__name__, "somatic.ready", *([main.name] if main else [])])
+    ready = "somatic.corrected.ready" if definitions == "corrected" else "somatic.ready"
+    context.set_forkserver_preload([__name__, ready, *([main.name] if main else [])])
     return context

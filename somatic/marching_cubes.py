@@ -12,11 +12,11 @@ import zmesh
 from somatic.bitmask import BITS, BitMask
 from somatic.compiled import compiled, trailing_zeros
 
-_MOST_TRIANGLES = 5
+MOST_TRIANGLES = 5
 _ONE = np.uint64(1)
 _TOP = np.uint64(BITS - 1)
 # Edges of a cube of 8 voxels: the axis each runs along, and the corner x, y, z that it begins at.
-_EDGES = np.array([(axis, *corner) for axis in range(3) for corner in np.ndindex(2, 2, 2) if not corner[axis]])
+EDGES = np.array([(axis, *corner) for axis in range(3) for corner in np.ndindex(2, 2, 2) if not corner[axis]])
 
 
 def surface(mask: BitMask) -> tuple[np.ndarray, np.ndarray]:
@@ -34,19 +34,19 @@ def surface(mask: BitMask) -> tuple[np.ndarray, np.ndarray]:
     faces : (m, 3) int32
         Those of zmesh 1.15 for `mesh(mask.transpose(2, 1, 0), close=False)`, in another order; they point outwards.
     """
-    return _march(mask.words, mask.n_x, *_triangles())
+    return _march(mask.words, mask.n_x, *triangles_of_cubes())
 
 
 @cache
-def _triangles() -> tuple[np.ndarray, np.ndarray]:
-    """For each cube of 8 voxels its triangles, (256, 5, 3) int as numbers of `_EDGES`, and how many these are, (256,).
+def triangles_of_cubes() -> tuple[np.ndarray, np.ndarray]:
+    """For each cube of 8 voxels its triangles, (256, 5, 3) int as numbers of `EDGES`, and how many these are, (256,).
 
     Voxel x, y, z of a cube is bit x + 2 y + 4 z of its number.
     """
-    triangles = np.zeros((256, _MOST_TRIANGLES, 3), dtype=np.int64)
+    triangles = np.zeros((256, MOST_TRIANGLES, 3), dtype=np.int64)
     n_triangles = np.zeros(256, dtype=np.int64)
     voxels = 1 << np.arange(8).reshape(2, 2, 2)
-    middles = 2 * _EDGES[:, 1:] + np.eye(3, dtype=int)[_EDGES[:, 0]]
+    middles = 2 * EDGES[:, 1:] + np.eye(3, dtype=int)[EDGES[:, 0]]
     numbers = {tuple(middle): number for number, middle in enumerate(middles.tolist())}
     for cube in range(1, 255):
         mesher = zmesh.Mesher((1, 1, 1))
@@ -64,7 +64,6 @@ def _march(words, n_x, triangles, n_triangles):
     n_words, n_y, n_z = words.shape
     vertices, n_vertices = np.empty((1024, 3), np.float32), 0
     faces, n_faces = np.empty((2048, 3), np.int32), 0
-    # Vertices on the edges of two layers of cubes, by the axis of the edge.
     numbered = np.empty((3, 2, n_words * BITS, n_z), np.int32)
     for y in range(n_y - 1):
         for w in range(n_words):
@@ -75,27 +74,70 @@ def _march(words, n_x, triangles, n_triangles):
                     cut &= cut - _ONE
                     if x + 1 >= n_x:
                         break
-                    if n_vertices + len(_EDGES) > len(vertices):
-                        vertices = _longer(vertices)
-                    if n_faces + _MOST_TRIANGLES > len(faces):
-                        faces = _longer(faces)
-                    cube = _cube(words, x, y, z)
-                    for axis, dx, dy, dz in _EDGES:
-                        begin = dx + 2 * dy + 4 * dz
-                        # A vertex that an earlier cube shares is numbered.
-                        is_known = (axis != 0 and dx == 0 < x) or (axis != 1 and dy == 0 < y)
-                        is_known |= axis != 2 and dz == 0 < z
-                        if not is_known and (cube >> begin ^ cube >> (begin + (1 << axis))) & 1:
-                            numbered[axis, (y + dy) % 2, x + dx, z + dz] = n_vertices
-                            vertices[n_vertices] = x + dx, y + dy, z + dz
-                            vertices[n_vertices, axis] += 0.5
-                            n_vertices += 1
-                    for triangle in triangles[cube, : n_triangles[cube]]:
-                        for corner in range(3):
-                            axis, dx, dy, dz = _EDGES[triangle[corner]]
-                            faces[n_faces, corner] = numbered[axis, (y + dy) % 2, x + dx, z + dz]
-                        n_faces += 1
+                    vertices, faces = with_room(vertices, n_vertices, faces, n_faces)
+                    n_vertices, n_faces = add_cube(
+                        _cube(words, x, y, z),
+                        (x, y, z),
+                        (triangles, n_triangles),
+                        numbered,
+                        (vertices, n_vertices),
+                        (faces, n_faces),
+                    )
     return vertices[:n_vertices].copy(), faces[:n_faces].copy()
+
+
+@compiled
+def add_cube(cube, corner, triangles, numbered, vertices, faces):
+    """Add what a cube has of the surface.
+
+    Parameters
+    ----------
+    cube : int
+        Which of its 8 voxels are set.
+    corner : (x, y, z)
+        Its first voxel. Cubes come in an order in which those before them along each axis were there, from 0 on.
+    triangles : tuple
+        Both of `triangles_of_cubes`.
+    numbered : (3, 2, n_x, n_z) int32
+        Vertices on the edges of two layers of cubes, by the axis of the edge; kept from cube to cube.
+    vertices, faces : ((n, 3) float32, int), ((m, 3) int32, int)
+        With room for one cube (`with_room`), and how many are there. A vertex is put in the middle of its edge.
+
+    Returns
+    -------
+    (int, int)
+        How many vertices and faces are there then.
+    """
+    x, y, z = corner
+    of_cubes, n_of_cubes = triangles
+    points, n_points = vertices
+    corners, n_faces = faces
+    for axis, dx, dy, dz in EDGES:
+        begin = dx + 2 * dy + 4 * dz
+        # A vertex that an earlier cube shares is numbered.
+        is_known = (axis != 0 and dx == 0 < x) or (axis != 1 and dy == 0 < y)
+        is_known |= axis != 2 and dz == 0 < z
+        if not is_known and (cube >> begin ^ cube >> (begin + (1 << axis))) & 1:
+            numbered[axis, (y + dy) % 2, x + dx, z + dz] = n_points
+            points[n_points] = x + dx, y + dy, z + dz
+            points[n_points, axis] += 0.5
+            n_points += 1
+    for triangle in of_cubes[cube, : n_of_cubes[cube]]:
+        for k in range(3):
+            axis, dx, dy, dz = EDGES[triangle[k]]
+            corners[n_faces, k] = numbered[axis, (y + dy) % 2, x + dx, z + dz]
+        n_faces += 1
+    return n_points, n_faces
+
+
+@compiled
+def with_room(vertices, n_vertices, faces, n_faces):
+    """The same vertices and faces, with room for those of one more cube."""
+    if n_vertices + len(EDGES) > len(vertices):
+        vertices = _longer(vertices)
+    if n_faces + MOST_TRIANGLES > len(faces):
+        faces = _longer(faces)
+    return vertices, faces
 
 
 @compiled

@@ -1,19 +1,12 @@
-"""From a mask to a mesh, and the measures of a mesh."""
-
-from dataclasses import dataclass
+"""From a mask to a mesh, and what a mesh is like."""
 
 import numpy as np
 import trimesh
 
 from somatic.bitmask import BitMask
-from somatic.compiled import compiled
 from somatic.edges import opposite_edges
-from somatic.errors import DegenerateMesh
 from somatic.marching_cubes import surface
 from somatic.simplify import simplify
-
-# Volume over area^1.5, which is 0.09 for a sphere: below this a volume is rounding.
-_FLAT = 1e-9
 
 
 def mask_to_mesh(mask: BitMask, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:
@@ -59,39 +52,6 @@ def largest_piece(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, int]:
     return trimesh.Trimesh(mesh.vertices[keep], faces, process=False), len(sizes)
 
 
-@dataclass(frozen=True)
-class Measures:
-    """Volume (um^3), area (um^2), area to volume (1 for a sphere) and centre of mass, (3,) nm, of a closed mesh."""
-
-    volume_um3: float
-    area_um2: float
-    area_to_volume: float
-    centre_nm: np.ndarray
-
-
-def measure(mesh: trimesh.Trimesh, name: str = "mesh") -> Measures:
-    """Measure a closed mesh with vertices in nm; for an open one volume and centre mean nothing.
-
-    Parameters
-    ----------
-    mesh : trimesh.Trimesh
-    name : str
-        What it is called in an error.
-
-    Raises
-    ------
-    DegenerateMesh
-        The mesh is flat: it has no volume, and no centre.
-    """
-    # Far from the origin the sums of a volume lose digits, so measure as if it stood there.
-    anchor = mesh.vertices.mean(axis=0)
-    volume, area, moment = _integrals(mesh.vertices - anchor, mesh.faces.view(np.ndarray))
-    if not abs(volume) > _FLAT * area**1.5:
-        raise DegenerateMesh(f"the {name} is flat: {len(mesh.faces)} faces enclose no volume")
-    radius = np.cbrt(3 * abs(volume) / (4 * np.pi))
-    return Measures(volume / 1e9, area / 1e6, float(area / volume * radius / 3), moment / volume + anchor)
-
-
 def is_watertight(mesh: trimesh.Trimesh) -> bool:
     """Whether each edge has a face on either side."""
     # trimesh sorts all edges for it; where all run back along each other, as they mostly do, that is not needed.
@@ -101,21 +61,3 @@ def is_watertight(mesh: trimesh.Trimesh) -> bool:
 def is_consistent(mesh: trimesh.Trimesh) -> bool:
     """Whether each edge has a face on either side, and the two agree which side is out."""
     return len(mesh.faces) > 0 and opposite_edges(mesh.faces.view(np.ndarray), len(mesh.vertices)).min() >= 0
-
-
-@compiled
-def _integrals(vertices, faces):
-    """Volume, area and first moment of a closed mesh, from one tetrahedron to the origin for each face."""
-    volume = area = 0.0
-    moment = np.zeros(3)
-    for face in faces:
-        p, q, r = vertices[face[0]], vertices[face[1]], vertices[face[2]]
-        ax, ay, az = q[0] - p[0], q[1] - p[1], q[2] - p[2]
-        bx, by, bz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
-        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        area += 0.5 * np.sqrt(x * x + y * y + z * z)
-        tetrahedron = (p[0] * x + p[1] * y + p[2] * z) / 6.0
-        volume += tetrahedron
-        for axis in range(3):
-            moment[axis] += 0.25 * tetrahedron * (p[axis] + q[axis] + r[axis])
-    return volume, area, moment

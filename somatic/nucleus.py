@@ -20,6 +20,13 @@ class NucleusLayer:
     url : str
         cloud-volume path of the layer.
 
+    Attributes
+    ----------
+    resolution_nm : (3,) float
+        Size of a voxel.
+    lower_nm, upper_nm : (3,) float
+        Its bounds.
+
     Raises
     ------
     SegmentationError
@@ -31,9 +38,9 @@ class NucleusLayer:
         self._volume = open_layer(url)
         if not self._volume.info.get("mesh"):
             raise SegmentationError(f"the nucleus segmentation {url} has no mesh layer (no 'mesh' in its info file)")
-        bounds, resolution_nm = self._volume.bounds, np.asarray(self._volume.resolution, dtype=float)
-        self.lower_nm = np.array(bounds.minpt) * resolution_nm
-        self.upper_nm = np.array(bounds.maxpt) * resolution_nm
+        bounds, self.resolution_nm = self._volume.bounds, np.asarray(self._volume.resolution, dtype=float)
+        self.lower_nm = np.array(bounds.minpt) * self.resolution_nm
+        self.upper_nm = np.array(bounds.maxpt) * self.resolution_nm
 
     def mesh(self, nucleus_id: int) -> trimesh.Trimesh:
         """Mesh of one nucleus, vertices in nm, duplicate vertices merged, otherwise as it is stored.
@@ -148,14 +155,3 @@ def _outwards(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     turned = mesh.copy()
     trimesh.repair.fix_normals(turned)
     return turned
-
-
-def mean_radius_nm(mesh: trimesh.Trimesh, centre_nm: np.ndarray) -> float:
-    """Mean distance of the vertices from a centre."""
-    return float(np.linalg.norm(mesh.vertices - centre_nm, axis=1).mean())
-
-
-def aspect_ratio(mesh: trimesh.Trimesh) -> float:
-    """Largest over the mean of the two other eigenvalues of the covariance of the vertices."""
-    smallest, middle, largest = np.linalg.eigvalsh(np.cov(mesh.vertices.T))
-    return float(largest / ((smallest + middle) / 2))

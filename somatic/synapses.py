@@ -1,13 +1,13 @@
 """Synapses on a soma."""
 
 import numpy as np
-import trimesh
-from scipy.spatial import cKDTree
 
 from somatic.cutout import half_side_vx
+from somatic.features import Row
 from somatic.tables import Synapses
 
-_MAX_DISTANCE_NM = 150.0
+MAX_DISTANCE_NM = 150.0
+"""A synapse is on a soma where its ctr_pt is nearer to it than this."""
 
 
 def synapses_in_cutout(synapses: Synapses, root_id: int, centre_nm: np.ndarray, radius_nm: float) -> Synapses:
@@ -39,30 +39,25 @@ def synapse_centres_nm(synapses: Synapses) -> np.ndarray:
     return ctr_vx * np.asarray(synapses.resolution_nm)
 
 
-def count_soma_synapses(in_cutout: Synapses, soma: trimesh.Trimesh) -> int:
-    """Number of synapses on a soma, of `on_soma`."""
-    return int(np.count_nonzero(on_soma(in_cutout, soma)))
-
-
-def on_soma(in_cutout: Synapses, soma: trimesh.Trimesh) -> np.ndarray:
-    """Which synapses lie on a soma, as published (definitions.md, "Soma features").
+def synapse_columns(in_cutout: Synapses, on_soma: np.ndarray) -> Row:
+    """The columns of the synapses on a soma, but for their density.
 
     Parameters
     ----------
     in_cutout : Synapses
         Those onto the root in its cutout (`synapses_in_cutout`).
-    soma : trimesh.Trimesh
-        Soma mesh, vertices in nm; a synapse counts when its ctr_pt is less than 150 nm from the nearest vertex.
+    on_soma : (n,) bool
+        Which of them lie on the soma.
 
     Returns
     -------
-    (n,) bool
-
-    Notes
-    -----
-    Vertices are taken as a mesh layer keeps them, in float32, so that a stored mesh gives the same number.
+    Row
+        The sizes are null where the table has none, their mean also where there is no synapse.
     """
-    if not len(in_cutout.frame):
-        return np.zeros(0, dtype=bool)
-    distance_nm, _ = cKDTree(soma.vertices.astype(np.float32)).query(synapse_centres_nm(in_cutout))
-    return distance_nm < _MAX_DISTANCE_NM
+    sizes = in_cutout.frame["size"][on_soma]
+    known = not sizes.isna().any()
+    return {
+        "soma_synapse_number": int(np.count_nonzero(on_soma)),
+        "soma_synapse_size_sum": float(sizes.sum()) if known else None,
+        "soma_synapse_size_mean": float(sizes.mean()) if known and len(sizes) else None,
+    }

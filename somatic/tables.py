@@ -46,7 +46,8 @@ class Synapses:
     ----------
     frame : pandas.DataFrame
         `synapse_id`, `pre_root_id`, `post_root_id` int64, 0 for no root; `ctr_x_vx`, `ctr_y_vx`, `ctr_z_vx`,
-        `post_x_vx`, `post_y_vx`, `post_z_vx` float64. Sorted by post_root_id, then synapse_id.
+        `post_x_vx`, `post_y_vx`, `post_z_vx` float64; `size` float64, NaN where the table has none. Sorted by
+        post_root_id, then synapse_id.
     resolution_nm : tuple of float
         Size of a voxel of the positions along x, y, z.
     """
@@ -105,9 +106,9 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
     Parameters
     ----------
     raw : pandas.DataFrame
-        Columns `id`, `pre_pt_root_id`, `post_pt_root_id`, `ctr_pt_position` and, where there is one,
-        `post_pt_position`; a position is one column of (x, y, z) or three, `<position>_x`, `_y`, `_z`. A row without
-        post_pt_position takes ctr_pt_position. A table without rows is a valid answer.
+        Columns `id`, `pre_pt_root_id`, `post_pt_root_id`, `ctr_pt_position` and, where there are such,
+        `post_pt_position` and `size`; a position is one column of (x, y, z) or three, `<position>_x`, `_y`, `_z`. A
+        row without post_pt_position takes ctr_pt_position. A table without rows is a valid answer.
     resolution_nm : (3,) float
         Size of a voxel of the positions.
     where : str
@@ -133,7 +134,7 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
     order = np.lexsort((ids, post))
     order = order[pre[order] != post[order]]
     _check_unique(ids[order], "id", where)
-    columns: dict[str, npt.NDArray[Any]] = {
+    columns: dict[str, Any] = {
         "synapse_id": ids[order],
         "pre_root_id": pre[order],
         "post_root_id": post[order],
@@ -141,6 +142,7 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
     for prefix, points in (("ctr", centre), ("post", target)):
         for axis, name in enumerate(_AXES):
             columns[f"{prefix}_{name}_vx"] = points[order, axis]
+    columns["size"] = _numbers(raw["size"], "size", where)[order] if "size" in raw.columns else np.nan
     return Synapses(pd.DataFrame(columns), _resolution(resolution_nm, where))
 
 

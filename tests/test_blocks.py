@@ -46,8 +46,11 @@ def test_the_same_as_decoding(
     wanted = np.unique(np.random.default_rng(seed).choice(labels.ravel(), n_wanted)).astype(np.uint64)
     wanted = np.union1d(wanted[wanted > 0], np.array([2**40 + 3], np.uint64))
     box = Box(np.array(lower), np.array(lower) + size)
-    mask = BitMask.empty(box.shape)
+    mask, unlabelled = BitMask.empty(box.shape), BitMask.empty(box.shape)
     n_zero = mark_labels(content, np.dtype(dtype), block, wanted, FILE, mask, box)
+    again = BitMask.empty(box.shape)
+    assert mark_labels(content, np.dtype(dtype), block, wanted, FILE, again, box, unlabelled) == n_zero
+    np.testing.assert_array_equal(again.words, mask.words)
 
     part = FILE.clipped_to(box)
     inside = labels[part.slices_within(FILE)]
@@ -55,6 +58,8 @@ def test_the_same_as_decoding(
     expected[part.slices_within(box)] = np.isin(inside, wanted)
     np.testing.assert_array_equal(mask.to_array(), expected)
     assert n_zero == np.count_nonzero(inside == 0)
+    expected[part.slices_within(box)] = inside == 0
+    np.testing.assert_array_equal(unlabelled.to_array(), expected)
 
 
 def test_no_labels() -> None:

@@ -89,7 +89,7 @@ def test_a_box_that_sticks_out_on_every_side(
     expected = np.zeros((54, 43, 37), bool)
     expected[3:53, 4:41, 5:34] = labels == 2
     np.testing.assert_array_equal(cutout.mask.to_array(), expected)
-    assert cutout.n_inside == labels.size
+    assert cutout.inside.n_voxels == labels.size
     assert cutout.n_unlabelled == np.count_nonzero(labels == 0)
     assert cutout.frac_outside_volume == pytest.approx(1 - labels.size / (54 * 43 * 37), abs=1e-12)
     assert cutout.frac_unlabelled == pytest.approx(np.mean(labels == 0), abs=1e-12)
@@ -140,6 +140,9 @@ def test_a_segment_that_fills_the_box(tmp_path: Path) -> None:
     assert cutout.touches_box
 
 
+WHOLE = Box(np.zeros(3, int), np.full(3, 5))
+
+
 @pytest.mark.parametrize("side", range(6))
 def test_touching_any_face_of_the_box(side: int) -> None:
     """One voxel on one face is enough, one voxel further in is not."""
@@ -148,11 +151,11 @@ def test_touching_any_face_of_the_box(side: int) -> None:
     index[axis] = 4 if last else 0
     mask = np.zeros((5, 5, 5), bool)
     mask[tuple(index)] = True
-    assert Cutout(BitMask.of(mask), 125, 0).touches_box
+    assert Cutout(BitMask.of(mask), WHOLE, 0).touches_box
     index[axis] = 3 if last else 1
     mask = np.zeros((5, 5, 5), bool)
     mask[tuple(index)] = True
-    assert not Cutout(BitMask.of(mask), 125, 0).touches_box
+    assert not Cutout(BitMask.of(mask), WHOLE, 0).touches_box
 
 
 @pytest.mark.parametrize("shift", [(100, 0, 0), (0, -100, 0), (0, 0, 60), (50, 0, 0), (-20, -20, -20)])
@@ -165,7 +168,7 @@ def test_a_box_outside_the_volume(tmp_path: Path, shift: tuple) -> None:
     cutout = Segmentation(url, 0).read(box(shift, tuple(v + 20 for v in shift)), 1)
     assert cutout.mask.to_array().shape == (20, 20, 20)
     assert not cutout.mask.to_array().any()
-    assert (cutout.n_inside, cutout.frac_unlabelled, cutout.frac_outside_volume) == (0, None, 1)
+    assert (cutout.inside.n_voxels, cutout.frac_unlabelled, cutout.frac_outside_volume) == (0, None, 1)
 
 
 def test_missing_files_are_unlabelled(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import trimesh
 from shared import SCENES, expected_of, scene_of
 
-from somatic.folds import measure_folds, sphere
 from somatic.nucleus import NucleusLayer
+from somatic.published.folds import measure_folds, sphere
 
 RADIUS = 5000.0
 

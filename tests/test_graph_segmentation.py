@@ -117,7 +117,7 @@ def test_the_same_cutout_as_a_flat_copy(
     segmentation = Segmentation(graph.url, 0)
     of_graph, of_flat = segmentation.read(around(*box), root), Segmentation(flat[at], 0).read(around(*box), root)
     np.testing.assert_array_equal(of_graph.mask.to_array(), of_flat.mask.to_array())
-    assert (of_graph.n_inside, of_graph.n_unlabelled) == (of_flat.n_inside, of_flat.n_unlabelled)
+    assert (of_graph.inside.n_voxels, of_graph.n_unlabelled) == (of_flat.inside.n_voxels, of_flat.n_unlabelled)
     assert of_graph.mask.to_array().any()
     assert graph.n_asked("leaves") == 1
     leaves = segmentation.leaves(root, around(*box))
@@ -175,7 +175,7 @@ def test_a_box_outside_the_volume_asks_nothing(graph: GraphServer) -> None:
     asked = len(graph.asked)
     for corner in ((-50, 0, 0), (0, 0, SHAPE[2]), (500, 0, 0)):
         cutout = segmentation.read(around(corner, (50, 50, 50)), CELL)
-        assert (cutout.n_inside, cutout.mask.to_array().any()) == (0, False)
+        assert (cutout.inside.n_voxels, cutout.mask.to_array().any()) == (0, False)
     cell = replace(the_cell(), centre_vx=(5000, 5000, 5000))
     measured = extract_cell(cell, segmentation, None, None, radius_nm=RADIUS_NM)
     assert isinstance(measured.error, MissingSegment)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from somatic import mask as steps
+from somatic import morphology
 from somatic.bitmask import BitMask
+from somatic.published import mask as steps
 from somatic.volume.box import Box
 
 
@@ -19,7 +20,7 @@ def on_arrays(step: Callable[[BitMask], BitMask]) -> Callable[[np.ndarray], np.n
     return lambda mask: step(BitMask.of(mask)).to_array()
 
 
-dilate, erode, fill_slits = (on_arrays(step) for step in (steps.dilate, steps.erode, steps.fill_slits))
+dilate, erode, fill_slits = (on_arrays(step) for step in (morphology.dilate, morphology.erode, steps.fill_slits))
 
 
 def repair(mask: np.ndarray) -> np.ndarray:
@@ -30,7 +31,7 @@ def repair(mask: np.ndarray) -> np.ndarray:
     if occupied is not None:
         whole = Box(np.zeros(3, int), np.array(mask.shape))
         part = steps.room_for_repair(occupied, whole)
-        repaired[part.slices_within(whole)] = steps.repair(packed.cropped_to(part)).to_array()
+        repaired[part.slices_within(whole)] = steps.repaired(packed.cropped_to(part)).to_array()
     return repaired
 
 

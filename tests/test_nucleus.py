@@ -8,8 +8,9 @@ import trimesh
 from volumes import cut_by_plane, put_multilod_nuclei, put_nuclei, put_volume
 
 from somatic.errors import DegenerateMesh, MissingNucleusMesh, OpenNucleusMesh, SegmentationError
-from somatic.mesh import measure
-from somatic.nucleus import NucleusLayer, aspect_ratio, closed, mean_radius_nm
+from somatic.measures import measure
+from somatic.nucleus import NucleusLayer, closed
+from somatic.published.nucleus import aspect_ratio, mean_radius_nm
 
 RADIUS = 5000.0
 ID = 2**53 + 1

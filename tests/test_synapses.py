@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import trimesh
 
-from somatic.synapses import count_soma_synapses, synapses_in_cutout
+from somatic.published import on_soma
+from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Synapses, synapses_from_raw
 
 ROOT = 864691135012345679
@@ -39,7 +40,12 @@ def table(
 
 def count(synapses: Synapses, soma: trimesh.Trimesh, radius_nm: float = 15_000) -> int:
     """Synapses on the soma of the root."""
-    return count_soma_synapses(synapses_in_cutout(synapses, ROOT, CENTRE, radius_nm), soma)
+    return count_within(synapses_in_cutout(synapses, ROOT, CENTRE, radius_nm), soma)
+
+
+def count_within(in_cutout: Synapses, soma: trimesh.Trimesh) -> int:
+    """Those of a cutout on a soma."""
+    return synapse_columns(in_cutout, on_soma(in_cutout, soma))["soma_synapse_number"]
 
 
 @pytest.mark.parametrize(("distance_nm", "counts"), [(0, 1), (149.9, 1), (150, 0), (150.1, 0), (3000, 0)])
@@ -143,6 +149,6 @@ def test_a_mesh_layer_gives_the_same_number() -> None:
     stored = trimesh.Trimesh(mesh.vertices.astype(np.float32), mesh.faces, process=False)
     for distance_nm in (149.9, 149.96, 150.0, 150.04, 150.1):
         synapses = table([(x_nm + distance_nm, 0, 0)], resolution=(1e-3, 1, 1))
-        assert count_soma_synapses(synapses, mesh) == count_soma_synapses(synapses, stored)
+        assert count_within(synapses, mesh) == count_within(synapses, stored)
         # From where it is stored the distance is 0.05 nm longer.
-        assert count_soma_synapses(synapses, mesh) == (distance_nm + 0.05 < 150)
+        assert count_within(synapses, mesh) == (distance_nm + 0.05 < 150)

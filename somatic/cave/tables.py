@@ -176,6 +176,8 @@ class CaveTables:
         if position_columns(self._columns("table", name), "post_pt_position"):
             in_box = "post_pt_position"
             columns.append(in_box)
+        if "size" in self._columns("table", name):
+            columns.append("size")
         resolution_nm = self._resolution_nm("table", name)
         box_vx = _voxel_box(lower_nm, upper_nm, resolution_nm)
 

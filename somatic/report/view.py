@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from somatic.cell import Cell, Measured, cell_box
 from somatic.cutout import Segmentation
+from somatic.definitions import definitions_called
 from somatic.errors import SomaticError
-from somatic.folds import fold_depth_nm
-from somatic.mask import repair
-from somatic.synapses import on_soma, synapse_centres_nm, synapses_in_cutout
+from somatic.soma import Place
+from somatic.synapses import synapse_centres_nm, synapses_in_cutout
 from somatic.tables import Synapses
 
 
@@ -53,21 +53,32 @@ def view_cell(
         The segmentation could not be read.
     """
     box = cell_box(cell, radius_nm, segmentation.resolution_nm)
+    steps = definitions_called(measured.row["definitions"])
     # A root id whose leaves could not be had has no mask; its row says why.
     labels = np.empty(0, np.uint64) if isinstance(cell.leaves, SomaticError) else cell.leaves
-    mask = segmentation.read(box, cell.root_id if labels is None else labels).mask
+    cutout = segmentation.read(box, cell.root_id if labels is None else labels, with_unlabelled=True)
+    before = cutout.mask.to_array()
+    after = np.zeros_like(before)
+    if before.any():
+        place = Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
+        soma = steps.repair(cutout, place, measured.nucleus)
+        part = soma.mask.to_array()
+        x, y, z = soma.lower_vx
+        after[x : x + part.shape[0], y : y + part.shape[1], z : z + part.shape[2]] = part
     synapses_nm, counted = np.zeros((0, 3)), np.zeros(0, dtype=bool)
     if synapses is not None:
         in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, radius_nm)
         synapses_nm = synapse_centres_nm(in_cutout)
-        counted = on_soma(in_cutout, measured.soma) if measured.soma is not None else np.zeros(len(synapses_nm), bool)
+        counted = np.zeros(len(synapses_nm), bool)
+        if measured.soma is not None:
+            counted = steps.on_soma(in_cutout, measured.soma)
     return CellView(
         measured,
-        fold_depth_nm(measured.nucleus) if measured.nucleus is not None else None,
+        steps.fold_depth_nm(measured.nucleus) if measured.nucleus is not None else None,
         synapses_nm,
         counted,
-        mask.to_array(),
-        repair(mask).to_array(),
+        before,
+        after,
         box.lower_vx * segmentation.resolution_nm,
         segmentation.resolution_nm,
     )

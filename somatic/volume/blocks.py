@@ -6,13 +6,14 @@ table has none of the labels that are looked for is passed over. `somatic.volume
 
 import numpy as np
 
-from somatic.bitmask import BITS, BitMask
+from somatic.bitmask import BITS, BitMask, set_run
 from somatic.compiled import compiled, n_set
 from somatic.volume.box import Box
 from somatic.volume.decoding import compressed_segmentation_words
 
 _OTHER, _WANTED, _UNLABELLED = 0, 1, 2
 _LARGEST_TABLE = 2**16
+_NOWHERE = np.empty((0, 0, 0), dtype=np.uint64)
 
 
 def mark_labels(
@@ -23,6 +24,7 @@ def mark_labels(
     file_box: Box,
     mask: BitMask,
     box: Box,
+    unlabelled: BitMask | None = None,
 ) -> int:
     """Set the voxels that have one of some labels, in the part of a file that lies in a box.
 
@@ -40,6 +42,8 @@ def mark_labels(
         What the file holds, and what the mask does.
     mask : BitMask
         Is changed.
+    unlabelled : BitMask, optional
+        Of the same box; voxels with label 0 are set.
 
     Returns
     -------
@@ -63,12 +67,14 @@ def mark_labels(
         start,
         stop,
         mask.words,
+        _NOWHERE if unlabelled is None else unlabelled.words,
         file_box.lower_vx - box.lower_vx,
     )
 
 
 @compiled
-def _mark(words, is_long, file_shape, block, labels, start, stop, mask, offset):
+def _mark(words, is_long, file_shape, block, labels, start, stop, mask, unlabelled, offset):
+    marks_unlabelled = unlabelled.size > 0
     n_x, n_y = -(-file_shape[0] // block[0]), -(-file_shape[1] // block[1])
     n_in_block = block[0] * block[1] * block[2]
     kinds = np.empty(_LARGEST_TABLE, np.uint8)
@@ -87,7 +93,13 @@ def _mark(words, is_long, file_shape, block, labels, start, stop, mask, offset):
                 if n_wanted == 0 and n_zero == 0:
                     continue
                 n_voxels = (high_x - low_x) * (high_y - low_y) * (high_z - low_z)
-                if n_wanted == 0 and n_voxels == n_in_block and n_in_block * bits % 32 == 0:
+                if n_zero > 0 and bits == 0 and marks_unlabelled:
+                    n_unlabelled += n_voxels
+                    for y in range(low_y + offset[1], high_y + offset[1]):
+                        for z in range(low_z + offset[2], high_z + offset[2]):
+                            set_run(unlabelled, low_x + offset[0], high_x + offset[0], y, z)
+                    continue
+                if not marks_unlabelled and n_wanted == 0 and n_voxels == n_in_block and n_in_block * bits % 32 == 0:
                     for i in range(n_labels):
                         if kinds[i] == _UNLABELLED:
                             n_unlabelled += _count(words, indices, n_in_block, bits, np.uint64(i))
@@ -99,12 +111,16 @@ def _mark(words, is_long, file_shape, block, labels, start, stop, mask, offset):
                             bit = (line + x % block[0]) * bits
                             index = 0 if bits == 0 else (words[indices + bit // 32] >> (bit % 32)) & ((1 << bits) - 1)
                             kind = kinds[index]
-                            if kind == _UNLABELLED:
-                                n_unlabelled += 1
-                            elif kind == _WANTED:
-                                in_mask = x + offset[0]
-                                word = np.uint64(1) << np.uint64(in_mask % BITS)
+                            if kind == _OTHER:
+                                continue
+                            in_mask = x + offset[0]
+                            word = np.uint64(1) << np.uint64(in_mask % BITS)
+                            if kind == _WANTED:
                                 mask[in_mask // BITS, y + offset[1], z + offset[2]] |= word
+                                continue
+                            n_unlabelled += 1
+                            if marks_unlabelled:
+                                unlabelled[in_mask // BITS, y + offset[1], z + offset[2]] |= word
     return n_unlabelled
 
 

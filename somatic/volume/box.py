@@ -28,6 +28,10 @@ class Box:
         """The part of this box that lies in the other."""
         return Box(np.maximum(self.lower_vx, other.lower_vx), np.minimum(self.upper_vx, other.upper_vx))
 
+    def moved(self, by_vx: np.ndarray) -> "Box":
+        """The same box elsewhere."""
+        return Box(self.lower_vx + by_vx, self.upper_vx + by_vx)
+
     def slices_within(self, outer: "Box") -> tuple[slice, slice, slice]:
         """Index of this box in an array that holds `outer`."""
         start = self.lower_vx - outer.lower_vx

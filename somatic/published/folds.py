@@ -6,6 +6,8 @@ import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
 
+from somatic.features import Row
+
 _SPHERE_RADIUS_NM = 12_000.0
 _N_THETA = 256
 _N_PHI = 8
@@ -45,6 +47,16 @@ def measure_folds(mesh: trimesh.Trimesh) -> Folds:
     folded_area = float(mesh.area_faces[folded[mesh.faces].any(axis=1)].sum())
     mean_depth = float(depth_nm[folded].mean()) if folded.any() else None
     return Folds(folded_area / 1e6, folded_area / float(mesh.area), mean_depth)
+
+
+def fold_columns(mesh: trimesh.Trimesh) -> Row:
+    """The columns of a nucleus's folds."""
+    folds = measure_folds(mesh)
+    return {
+        "nuclear_folding_area_um": folds.area_um2,
+        "fraction_nuclear_folding": folds.fraction,
+        "avg_fold_depth_nm": folds.mean_depth_nm,
+    }
 
 
 def fold_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
