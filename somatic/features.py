@@ -27,14 +27,11 @@ class Column:
     unit: str
     description: str
     nullable: bool = True
-    only: str | None = None
-    """The definitions that have it, where the others leave it null."""
 
     @property
     def field(self) -> pa.Field:
         """The column as an Arrow field that carries unit and description."""
-        described = f"{self.description} (only {self.only})" if self.only else self.description
-        metadata = {"unit": self.unit, "description": described}
+        metadata = {"unit": self.unit, "description": self.description}
         return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
 
 
@@ -45,8 +42,8 @@ _FLAG = pa.bool_()
 _TEXT = pa.string()
 
 NUCLEUS_COLUMNS = (
-    Column("nucleus_volume_um", _NUMBER, "um^3", "volume of the nucleus mesh"),
-    Column("nucleus_area_um", _NUMBER, "um^2", "area of the nucleus mesh"),
+    Column("nucleus_volume_um", _NUMBER, "um^3", "volume of the nucleus"),
+    Column("nucleus_area_um", _NUMBER, "um^2", "area of the nucleus"),
     Column("nuclear_area_to_volume_ratio", _NUMBER, "1", "area to volume of the nucleus, 1 for a sphere"),
     Column("nuclear_folding_area_um", _NUMBER, "um^2", "area of the infolded part of the nuclear envelope"),
     Column("fraction_nuclear_folding", _NUMBER, "1", "infolded share of the nuclear area"),
@@ -54,17 +51,17 @@ NUCLEUS_COLUMNS = (
         "nucleus_avg_radius_nm",
         _NUMBER,
         "nm",
-        "mean distance of the nucleus vertices from the centre of mass",
+        "mean distance of the nucleus vertices from the centre of mass; corrected: radius of a sphere of its volume",
     ),
     Column(
         "nucleus_aspect_ratio",
         _NUMBER,
         "1",
-        "largest over mean of the other eigenvalues of the vertex covariance",
+        "largest over mean of the other eigenvalues of the vertex covariance; corrected: the same of its axes",
     ),
     Column("avg_fold_depth_nm", _NUMBER, "nm", "mean depth of what is folded; null when nothing is folded"),
-    Column("fold_depth_95_nm", _NUMBER, "nm", "depth that 95 % of the folded area does not reach", only="corrected"),
-    Column("n_folds", _COUNT, "1", "folds of the nuclear envelope", only="corrected"),
+    Column("fold_depth_95_nm", _NUMBER, "nm", "depth that 95 % of the folded area does not reach"),
+    Column("n_folds", _COUNT, "1", "folds of the nuclear envelope"),
     Column("nucleus_sphericity", _NUMBER, "1", "area of a sphere of the same volume over the area of the nucleus"),
     Column("nucleus_watertight", _FLAG, "", "the nucleus mesh is closed (after repair)"),
     Column("nucleus_mesh_repaired", _FLAG, "", "the nucleus mesh had holes that were closed"),
@@ -75,29 +72,38 @@ NUCLEUS_COLUMNS = (
 )
 
 SOMA_COLUMNS = (
-    Column("soma_volume_um", _NUMBER, "um^3", "volume of the soma mesh"),
-    Column("soma_area_um", _NUMBER, "um^2", "area of the soma mesh, caps of cut dendrites included"),
+    Column("soma_volume_um", _NUMBER, "um^3", "volume of the soma"),
+    Column("soma_area_um", _NUMBER, "um^2", "area of the soma; published: caps of cut dendrites included"),
     Column("soma_area_to_volume_ratio", _NUMBER, "1", "area to volume of the soma, 1 for a sphere"),
     Column("soma_center_x_nm", _NUMBER, "nm", "centre of mass of the soma mesh, x"),
     Column("soma_center_y_nm", _NUMBER, "nm", "centre of mass of the soma mesh, y"),
     Column("soma_center_z_nm", _NUMBER, "nm", "centre of mass of the soma mesh, z"),
-    Column("frac_zero", _NUMBER, "1", "share of the cutout that is not this root id"),
+    Column("frac_zero", _NUMBER, "1", "share of the cutout that is not this root id; corrected: that has no label"),
     Column("soma_sphericity", _NUMBER, "1", "area of a sphere of the same volume over the area of the soma"),
-    Column("cap_area_um2", _NUMBER, "um^2", "area where the cell leaves the cutout or the volume", only="corrected"),
+    Column("cap_area_um2", _NUMBER, "um^2", "area where the cell leaves the cutout or the volume"),
     Column(
         "frac_nucleus_in_segment",
         _NUMBER,
         "1",
         "share of the nucleus that is labelled with the root id; near 0 for one segmented apart",
-        only="corrected",
     ),
-    Column("n_somata", _COUNT, "1", "parts of the cell that are as thick as a soma; 1 for one cell", only="corrected"),
+    Column("n_somata", _COUNT, "1", "parts of the cell that are as thick as a soma, with waists between them"),
     Column("soma_touches_box", _FLAG, "", "voxels of the root lie on a face of the cutout"),
-    Column("n_components", _COUNT, "1", "connected pieces of the soma mesh, of which the largest is kept"),
+    Column(
+        "n_components",
+        _COUNT,
+        "1",
+        "connected pieces of the soma; the largest is kept, corrected: the one with the nucleus",
+    ),
 )
 
 SYNAPSE_COLUMNS = (
-    Column("soma_synapse_number", _COUNT, "1", "synapses onto the root within 150 nm of the soma mesh"),
+    Column(
+        "soma_synapse_number",
+        _COUNT,
+        "1",
+        "synapses onto the root within 150 nm of a vertex of the soma; corrected: of its surface",
+    ),
     Column("soma_synapse_size_sum", _NUMBER, "", "sizes of these synapses together, as the table gives them"),
     Column("soma_synapse_size_mean", _NUMBER, "", "their mean size; null without synapses"),
     Column("soma_synapse_density_um", _NUMBER, "1/um^2", "soma_synapse_number over soma_area_um"),
@@ -208,6 +214,9 @@ COLUMNS = tuple(_ALL[name] for name in (*_ORDER, *_QUALITY_ORDER))
 
 MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS)
 """Names of the columns that hold a measurement, null where it could not be made."""
+
+CORRECTED_ONLY = frozenset({"cap_area_um2", "fold_depth_95_nm", "n_folds", "frac_nucleus_in_segment", "n_somata"})
+"""Names of the columns that the published definitions leave null."""
 
 _PUBLISHED = frozenset(_ORDER[:14])
 _OF_THE_OLD_CODE = frozenset(_ORDER[14:26])

@@ -152,8 +152,7 @@ def _keep_region(words, n_x, seed):
 
 @compiled
 def _runs(words, n_x, are_set):
-    """Runs along x of voxels that are set, or are not: the first x of each, the x after its last, and the first
-    of each line.
+    """Runs along x of voxels that are set, or are not: the first x of each, the x after its last, and of each line.
 
     Those of line y, z are `first[y, z]` to `first[y, z + 1]`. Number 0 is none of them.
     """

@@ -279,7 +279,7 @@ def test_only_needed_columns_are_sent(server: CaveServer) -> None:
     columns = [set(names) for header in sent if header for names in ast.literal_eval(header).values()]
     assert {"id", "pt_supervoxel_id", "pt_root_id", "pt_position_lookup"} in columns
     points = {"ctr_pt_position", "post_pt_position"}
-    assert {"id", *points, *(f"{side}_pt_root_id" for side in ("pre", "post"))} in columns
+    assert {"id", "size", *points, *(f"{side}_pt_root_id" for side in ("pre", "post"))} in columns
 
 
 @pytest.mark.parametrize("cap", [2, 500])

@@ -107,6 +107,7 @@ def test_a_recorded_synapse_query() -> None:
         *(79, 864691130000000009, 864691130000000004),
         *(165480, 131074, 26732),
         *(165482, 131076, 26734),
+        3933,
     ]
 
 
@@ -115,7 +116,7 @@ def test_a_recorded_answer_without_rows() -> None:
     """No synapse is a valid answer of CAVE, with all columns in their types."""
     frame = synapses(recorded("035"))
     assert len(frame) == 0
-    assert [str(kind) for kind in frame.dtypes] == ["int64"] * 3 + ["float64"] * 6
+    assert [str(kind) for kind in frame.dtypes] == ["int64"] * 3 + ["float64"] * 7
 
 
 @pytest.mark.parametrize("kind", ["int64", "uint64", "Int64", "UInt64", "object", "int64[pyarrow]"])

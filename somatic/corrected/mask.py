@@ -50,7 +50,8 @@ def repair(cutout: Cutout, place: Place, nucleus: trimesh.Trimesh | None) -> Som
     part = Box(occupied.lower_vx - margin, occupied.upper_vx + margin).clipped_to(cutout.inside)
     lower_vx = place.box.lower_vx + part.lower_vx
     mask, unlabelled = cutout.mask.cropped_to(part), unlabelled.cropped_to(part)
-    columns: Row = {}
+    n_labelled = cutout.inside.n_voxels - cutout.n_unlabelled
+    columns: Row = {"frac_zero": 1.0 - n_labelled / cutout.n_voxels}
     seed = _voxel_at(np.floor(place.centre_nm / place.resolution_nm).astype(np.int64) - lower_vx, mask)
     if nucleus is not None:
         inside = voxels_inside(nucleus, part.moved(place.box.lower_vx), place.resolution_nm)
@@ -59,8 +60,8 @@ def repair(cutout: Cutout, place: Place, nucleus: trimesh.Trimesh | None) -> Som
             columns["frac_nucleus_in_segment"] = _both(mask, inside).count() / n_nucleus
             if _surrounds(mask, unlabelled, inside):
                 mask = _either(mask, inside)
-    mask = _either(mask, _both(close(mask, reach_vx.tolist()), unlabelled))
-    mask = fill_sections(mask, unlabelled)
+    sections, closed = fill_sections(mask, unlabelled), close(mask, reach_vx.tolist())
+    mask = _either(sections, _both(closed, unlabelled))
     mask, columns["n_components"] = keep_region(fill_holes(mask), seed)
     columns["n_somata"] = count_somata(mask, place.resolution_nm)
     return SomaMask(mask, part.lower_vx, columns)

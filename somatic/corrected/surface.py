@@ -15,7 +15,12 @@ from somatic.marching_cubes import add_cube, triangles_of_cubes, with_room
 
 # Its sum is 1, its second moment 0, and what alternates from voxel to voxel is gone after it.
 _ONCE = np.array([-1, 4, 10, 4, -1]) / 16
-_KERNEL = reduce(np.convolve, [_ONCE] * 3).astype(np.float32)
+_PASSES = 3
+"""How often it is applied along the axis with the largest voxels, along others more often.
+
+Fewer leave steps, more take off what is small: with three the area is within 1 % from spheres of 1 um to planes, on
+average over their directions.
+"""
 _ROUNDING = 1e-6
 _ONE = np.uint64(1)
 
@@ -39,19 +44,22 @@ def smooth_surface(mask: BitMask, resolution_nm: np.ndarray) -> tuple[np.ndarray
         They point outwards.
     """
     factors = np.floor(resolution_nm.max() / resolution_nm + _ROUNDING).astype(np.int64)
-    vertices, faces = _march(mask.words, mask.n_x, factors, _KERNEL, *triangles_of_cubes())
+    merged_nm = factors * resolution_nm
+    passes = np.floor(_PASSES * merged_nm.max() / merged_nm + _ROUNDING).astype(int).tolist()
+    along_x, along_y, along_z = (reduce(np.convolve, [_ONCE] * n).astype(np.float32) for n in passes)
+    vertices, faces = _march(mask.words, mask.n_x, factors, along_x, along_y, along_z, *triangles_of_cubes())
     # Cubes begin one voxel outside, and a voxel's middle is half a voxel from its corner.
-    return (vertices.astype(np.float64) - 0.5) * (factors * resolution_nm), faces
+    return (vertices.astype(np.float64) - 0.5) * merged_nm, faces
 
 
 @compiled
-def _march(words, n_x, factors, kernel, triangles, n_triangles):
+def _march(words, n_x, factors, along_x, along_y, along_z, triangles, n_triangles):
     """Marching cubes where the blurred mask is a half; vertices in merged voxels, (0, 0, 0) is one before the first."""
     n_x_merged, n_y, n_z = -(-n_x // factors[0]), -(-words.shape[1] // factors[1]), -(-words.shape[2] // factors[2])
-    half = len(kernel) // 2
+    half = len(along_y) // 2
     # Layers blurred along x and z, and two layers of the field with one voxel more on every side. Of each row only a
     # span along z may be other than 0, and in the field other than outside.
-    ring, ring_spans = np.zeros((len(kernel), n_x_merged, n_z), np.float32), _no_spans(len(kernel), n_x_merged)
+    ring, ring_spans = np.zeros((len(along_y), n_x_merged, n_z), np.float32), _no_spans(len(along_y), n_x_merged)
     field, spans = np.zeros((2, n_x_merged + 2, n_z + 2), np.float32), _no_spans(2, n_x_merged + 2)
     numbered = np.empty((3, 2, n_x_merged + 2, n_z + 2), np.int32)
     vertices, n_vertices = np.empty((1024, 3), np.float32), 0
@@ -60,12 +68,12 @@ def _march(words, n_x, factors, kernel, triangles, n_triangles):
     for layer in range(n_y + 2):
         y = min(max(layer - 1, 0), n_y - 1)
         while n_blurred < min(y + half + 1, n_y):
-            slot = n_blurred % len(kernel)
-            _blur_layer(words, n_x, factors, kernel, n_blurred, ring[slot], ring_spans[slot])
+            slot = n_blurred % len(along_y)
+            _blur_layer(words, n_x, factors, along_x, along_z, n_blurred, ring[slot], ring_spans[slot])
             n_blurred += 1
         upper, lower = field[layer % 2], field[(layer + 1) % 2]
         of_upper, of_lower = spans[layer % 2], spans[(layer + 1) % 2]
-        _blur_along_y(ring, ring_spans, kernel, y, n_y, upper, of_upper)
+        _blur_along_y(ring, ring_spans, along_y, y, n_y, upper, of_upper)
         _put_outside(upper)
         if y != layer - 1:
             upper[:] = -np.abs(upper)
@@ -105,10 +113,10 @@ def _no_spans(n_layers, n_rows):
 
 
 @compiled
-def _blur_layer(words, n_x, factors, kernel, layer, blurred, spans):
+def _blur_layer(words, n_x, factors, kernel_x, kernel_z, layer, blurred, spans):
     """Merge the voxels of a layer across y, and blur it along z and x; beyond its ends it goes on as it ends."""
     n_x_merged, n_z = blurred.shape
-    half = len(kernel) // 2
+    half = len(kernel_z) // 2
     share = np.zeros((n_x_merged, n_z), np.float32)
     _add_voxels(words, n_x, factors, layer, share)
     along_z = np.zeros_like(share)
@@ -124,14 +132,15 @@ def _blur_layer(words, n_x, factors, kernel, layer, blurred, spans):
             continue
         starts[x], stops[x] = max(first - half, 0), min(last + half, n_z)
         row[:half], row[half : half + n_z], row[half + n_z :] = share[x, 0], share[x], share[x, -1]
-        for k in range(len(kernel)):
-            _add(along_z[x, starts[x] : stops[x]], row[starts[x] + k : stops[x] + k], kernel[k])
+        for k in range(len(kernel_z)):
+            _add(along_z[x, starts[x] : stops[x]], row[starts[x] + k : stops[x] + k], kernel_z[k])
     blurred[:] = 0
+    half = len(kernel_x) // 2
     for x in range(n_x_merged):
         spans[x, 0], spans[x, 1] = 2**31, 0
-        for k in range(len(kernel)):
+        for k in range(len(kernel_x)):
             of = min(max(x + k - half, 0), n_x_merged - 1)
-            _add(blurred[x, starts[of] : stops[of]], along_z[of, starts[of] : stops[of]], kernel[k])
+            _add(blurred[x, starts[of] : stops[of]], along_z[of, starts[of] : stops[of]], kernel_x[k])
             spans[x, 0], spans[x, 1] = min(spans[x, 0], starts[of]), max(spans[x, 1], stops[of])
 
 
