@@ -15,6 +15,7 @@ from somatic.cell import Cell, cell_box
 from somatic.chunk import cells_of, noted_row, unmeasured_rows
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
+from somatic.definitions import needs_surroundings
 from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
 from somatic.features import NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
@@ -174,6 +175,7 @@ class Extraction:
             "mip": self.dataset.mip,
             "radius_nm": self.radius_nm,
             "definitions": self.dataset.definitions,
+            "nuclei_url": self.source.nucleus_segmentation if needs_surroundings(self.dataset.definitions) else None,
         }
 
     def check_layers(self) -> None:

@@ -14,7 +14,9 @@ from somatic.tables import Synapses
 _SYNAPSE_COLUMNS = ("ctr_x_vx", "ctr_y_vx", "ctr_z_vx", "post_x_vx", "post_y_vx", "post_z_vx", "size")
 
 
-def soma_fingerprint(cell: Cell, *, layer_url: str, mip: int, radius_nm: float, definitions: str) -> str | None:
+def soma_fingerprint(
+    cell: Cell, *, layer_url: str, mip: int, radius_nm: float, definitions: str, nuclei_url: str | None
+) -> str | None:
     """Hash of what the soma's numbers depend on, its synapses left out.
 
     Parameters
@@ -29,6 +31,8 @@ def soma_fingerprint(cell: Cell, *, layer_url: str, mip: int, radius_nm: float, 
         Half the side of the cutout.
     definitions : str
         Which definitions the numbers follow.
+    nuclei_url : str or None
+        The layer of the nuclei, where the soma's numbers hang on the mesh of its nucleus.
 
     Returns
     -------
@@ -39,11 +43,15 @@ def soma_fingerprint(cell: Cell, *, layer_url: str, mip: int, radius_nm: float, 
     if isinstance(cell.leaves, Exception):
         return None
     labels = np.array([cell.root_id], dtype=np.uint64) if cell.leaves is None else cell.leaves
-    place = place_fingerprint(cell, layer_url=layer_url, mip=mip, radius_nm=radius_nm, definitions=definitions)
+    place = place_fingerprint(
+        cell, layer_url=layer_url, mip=mip, radius_nm=radius_nm, definitions=definitions, nuclei_url=nuclei_url
+    )
     return f"{place}-{_hash_of_ids(labels)}"
 
 
-def place_fingerprint(cell: Cell, *, layer_url: str, mip: int, radius_nm: float, definitions: str) -> str:
+def place_fingerprint(
+    cell: Cell, *, layer_url: str, mip: int, radius_nm: float, definitions: str, nuclei_url: str | None
+) -> str:
     """First half of `soma_fingerprint`, which takes no leaves: a root id that kept its meaning keeps the other half."""
     return _hash(
         nucleus_id=cell.nucleus_id,
@@ -53,6 +61,7 @@ def place_fingerprint(cell: Cell, *, layer_url: str, mip: int, radius_nm: float,
         layer_url=layer_url,
         mip=mip,
         definitions=definitions,
+        nuclei_url=nuclei_url,
         features_version=FEATURES_VERSION,
     )
 

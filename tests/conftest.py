@@ -14,10 +14,15 @@ from pathlib import Path
 import boto3
 import pytest
 from gcp_storage_emulator.server import create_server
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 from prefect_server import prefect_api_url  # noqa: F401 - a fixture
 
 from sandbox.phantom.scene import Scene, write_scene
+
+# On a busy machine an example may take any time.
+settings.register_profile("somatic", deadline=None)
+settings.load_profile("somatic")
 
 _S3 = {
     "AWS_ACCESS_KEY_ID": "test",

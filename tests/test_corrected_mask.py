@@ -17,7 +17,7 @@ RESOLUTION = (64, 64, 40)
 def repaired(
     labels: np.ndarray, resolution: tuple = RESOLUTION, nucleus: trimesh.Trimesh | None = None, outside: int = 0
 ) -> tuple[np.ndarray, dict]:
-    """The repaired mask of a cutout, in its shape, and the columns; `outside` voxels at its lower x are not in the volume."""
+    """The repaired mask of a cutout, in its shape, and the columns; `outside` voxels at lower x are not in the volume."""
     whole = Box(np.zeros(3, dtype=np.int64), np.array(labels.shape))
     inside = Box(np.array([outside, 0, 0]), whole.upper_vx)
     unlabelled = BitMask.of((labels == UNLABELLED) & (np.arange(len(labels)) >= outside)[:, None, None])
@@ -54,7 +54,7 @@ def fill(labels: np.ndarray, mesh: trimesh.Trimesh, label: int) -> None:
 @pytest.mark.parametrize("around", [NEIGHBOUR, UNLABELLED])
 @pytest.mark.parametrize("resolution", [(64, 64, 40), (32, 32, 40), (30, 40, 90)])
 def test_what_needs_no_repair_stays(around: int, resolution: tuple) -> None:
-    """A ball with neighbours all round is the same voxel by voxel; with nothing around its steps alone may be filled."""
+    """A ball among neighbours is the same voxel by voxel; with nothing around its steps alone may be filled."""
     labels = ball(1500, resolution)
     mask = labels == LABEL
     labels[~mask] = around
@@ -167,7 +167,7 @@ def test_the_part_with_the_nucleus_is_kept() -> None:
 
 
 def test_two_somata_in_one_segment() -> None:
-    """Two bodies with a bridge are two, with or without a wide waist; one with a thick dendrite is one; a thin one none."""
+    """Two bodies are two, with a thin bridge or a wide waist; one with a thick dendrite is one; a thin one none."""
 
     def balls(*centres_and_radii: tuple[float, float]) -> np.ndarray:
         x, y, z = np.meshgrid(*[(np.arange(n) + 0.5) * 200.0 for n in (110, 60, 60)], indexing="ij", sparse=True)

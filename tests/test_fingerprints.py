@@ -12,7 +12,13 @@ from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fi
 from somatic.tables import Synapses, synapses_from_raw
 
 CELL = Cell(262144, 864691135012345678, (41889, -34746, 15466), (4.0, 4.0, 40.0), leaves=np.array([3, 1, 2], np.uint64))
-HOW = {"layer_url": "precomputed://gs://a/ws", "mip": 3, "radius_nm": 15_000.0, "definitions": "published"}
+HOW = {
+    "layer_url": "precomputed://gs://a/ws",
+    "mip": 3,
+    "radius_nm": 15_000.0,
+    "definitions": "published",
+    "nuclei_url": None,
+}
 
 
 def test_order_of_leaves_and_root_id_make_no_difference() -> None:
@@ -40,7 +46,13 @@ def test_another_cell(other: dict) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"layer_url": "precomputed://gs://a/ws2"}, {"mip": 2}, {"radius_nm": 15_001.0}, {"definitions": "corrected"}],
+    [
+        {"layer_url": "precomputed://gs://a/ws2"},
+        {"mip": 2},
+        {"radius_nm": 15_001.0},
+        {"definitions": "corrected"},
+        {"nuclei_url": "precomputed://gs://a/nuclei"},
+    ],
 )
 def test_another_way_to_measure(other: dict) -> None:
     """Another layer, mip, radius or set of definitions is another place, and so another fingerprint."""
