@@ -3,21 +3,22 @@
 import numpy as np
 import pytest
 import trimesh
-from shapes import LABEL, NEIGHBOUR, UNLABELLED, ellipsoid_voxels
 
+from sandbox.bodies import ellipsoid_voxels
 from somatic.bitmask import BitMask
 from somatic.corrected import mask as steps
 from somatic.cutout import Cutout
 from somatic.soma import Place, SomaMask
 from somatic.volume.box import Box
 
+LABEL, NEIGHBOUR, UNLABELLED = 2**60 + 1, 7, 0
 RESOLUTION = (64, 64, 40)
 
 
 def repaired(
     labels: np.ndarray, resolution: tuple = RESOLUTION, nucleus: trimesh.Trimesh | None = None, outside: int = 0
 ) -> tuple[np.ndarray, dict]:
-    """The repaired mask of a cutout, in its shape, and the columns; `outside` voxels at lower x are not in the volume."""
+    """The repaired mask of a cutout and the columns; the first `outside` voxels along x are not in the volume."""
     whole = Box(np.zeros(3, dtype=np.int64), np.array(labels.shape))
     inside = Box(np.array([outside, 0, 0]), whole.upper_vx)
     unlabelled = BitMask.of((labels == UNLABELLED) & (np.arange(len(labels)) >= outside)[:, None, None])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import trimesh
-from shapes import ellipsoid_area_um2, ellipsoid_volume_um3, turned
 
+from sandbox.bodies import ellipsoid_area_um2, ellipsoid_volume_um3, turned
 from somatic.corrected.nucleus import measure_nucleus
 from somatic.errors import DegenerateMesh
 

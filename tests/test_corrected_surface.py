@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import trimesh
-from shapes import ellipsoid_area_um2, ellipsoid_voxels, turned
 
+from sandbox.bodies import ellipsoid_area_um2, ellipsoid_voxels, turned
 from somatic.bitmask import BitMask
 from somatic.corrected.soma import soma_surface
 from somatic.corrected.surface import smooth_surface

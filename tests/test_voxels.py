@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import trimesh
-from shapes import ellipsoid_voxels, turned
 
+from sandbox.bodies import ellipsoid_voxels, turned
 from somatic.bitmask import BitMask
 from somatic.marching_cubes import surface
 from somatic.volume.box import Box
