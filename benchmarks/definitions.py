@@ -7,6 +7,7 @@ It prints the table of docs/definitions.md in Markdown; it takes half a minute.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ RESOLUTION_NM, TABLE_NM = np.array([64.0, 64.0, 40.0]), np.array([4.0, 4.0, 40.0
 RADIUS_NM = 6000.0
 _BALL_NM, _ROD_NM = 4000.0, 800.0
 _ELLIPSOID_NM = (2500.0, 3500.0, 5000.0)
-_SHARE_MISSING = 0.15
+SHARE_MISSING = 0.15
 _PLACES = 4
 """Each body is measured at so many places and in so many directions."""
 
@@ -69,26 +70,30 @@ def soma_errors(steps: Definitions, seed: int) -> Iterator[tuple[str, str, float
     """Volume, area and place of somata: what, in which unit, the error."""
     body = ellipsoid(_ELLIPSOID_NM, turned(seed))
     volume, area = ellipsoid_volume_um3(_ELLIPSOID_NM), ellipsoid_area_um2(_ELLIPSOID_NM)
-    _, row, centre_nm, _ = measured(steps, body, seed)
+    cut = cut_out(body, seed)
+    _, row = measured(steps, cut)
     yield "volume of an ellipsoid", "%", _percent(row["soma_volume_um"], volume)
     yield "area of an ellipsoid", "%", _percent(row["soma_area_um"], area)
-    yield "centre of an ellipsoid, off by", "nm", _distance(row, "soma", centre_nm)
-    _, row, _, _ = measured(steps, body, seed, share_missing=_SHARE_MISSING)
+    yield "centre of an ellipsoid, off by", "nm", _distance(row, "soma", cut.centre_nm)
+    _, row = measured(steps, cut_out(body, seed, SHARE_MISSING))
     yield "volume, 15 % of the sections missing", "%", _percent(row["soma_volume_um"], volume)
     yield "area, 15 % of the sections missing", "%", _percent(row["soma_area_um"], area)
-    _, row, _, length_nm = measured(steps, ball_on_rod(_BALL_NM, _ROD_NM), seed)
-    volume, area, _ = ball_on_rod_um(_BALL_NM, _ROD_NM, length_nm / 2)
+    cut = cut_out(ball_on_rod(_BALL_NM, _ROD_NM), seed)
+    _, row = measured(steps, cut)
+    half_nm = cut.place.box.shape[0] * RESOLUTION_NM[0] / 2
+    volume, area, _ = ball_on_rod_um(_BALL_NM, _ROD_NM, half_nm)
     yield "volume of a ball with two dendrites", "%", _percent(row["soma_volume_um"], volume)
     yield "area of a ball with two dendrites, without the cut ends", "%", _percent(row["soma_area_um"], area)
 
 
 def synapse_errors(steps: Definitions, seed: int) -> Iterator[tuple[str, str, float]]:
     """Synapses at a distance from a ball, of which all or none should count."""
-    mesh, _, centre_nm, _ = measured(steps, ellipsoid([_BALL_NM] * 3), seed)
+    cut = cut_out(ellipsoid([_BALL_NM] * 3), seed)
+    mesh, _ = measured(steps, cut)
     outwards = np.random.default_rng(seed).standard_normal((5000, 3))
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
     for distance_nm, should_count in ((0, True), (100, True), (140, True), (160, False), (200, False)):
-        synapses = _synapses_at(centre_nm + (_BALL_NM + distance_nm) * outwards)
+        synapses = synapses_at(cut.centre_nm + (_BALL_NM + distance_nm) * outwards)
         share = 100 * float(steps.on_soma(synapses, mesh).mean())
         verb = "missed" if should_count else "counted"
         yield f"synapses {distance_nm} nm outside, {verb}", "%", 100 - share if should_count else share
@@ -111,13 +116,17 @@ def nucleus_errors(steps: Definitions, seed: int) -> Iterator[tuple[str, str, fl
     )
 
 
-def measured(
-    steps: Definitions, body: Level, seed: int, share_missing: float = 0.0
-) -> tuple[trimesh.Trimesh, Row, np.ndarray, float]:
-    """A cell in a cutout full of neighbours: its mesh, its row, its centre in nm, and the cutout's length in x.
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A cutout with a cell in it, where it lies, and where the cell's own centre is, (3,) in nm."""
 
-    Some sections may have no labels.
-    """
+    cutout: Cutout
+    place: Place
+    centre_nm: np.ndarray
+
+
+def cut_out(body: Level, seed: int, share_missing: float = 0.0) -> Cut:
+    """A cell in a cutout full of neighbours, of which some sections may have no labels."""
     rng = np.random.default_rng(seed)
     centre_vx = np.array([41_889, 34_746, 15_466]) + rng.integers(-100, 100, 3)
     box = cutout_box(centre_vx, TABLE_NM, RADIUS_NM, RESOLUTION_NM)
@@ -128,12 +137,16 @@ def measured(
     mask[:, :, missing] = False
     unlabelled = BitMask.of(np.broadcast_to(missing, mask.shape))
     cutout = Cutout(BitMask.of(mask), box.moved(-box.lower_vx), unlabelled.count(), unlabelled)
-    place = Place(box, RESOLUTION_NM, centre_vx * TABLE_NM, RADIUS_NM)
-    mesh, row = steps.soma_surface(steps.repair(cutout, place, None), place)
-    return mesh, row, centre_nm, box.shape[0] * RESOLUTION_NM[0]
+    return Cut(cutout, Place(box, RESOLUTION_NM, centre_vx * TABLE_NM, RADIUS_NM), centre_nm)
 
 
-def _synapses_at(points_nm: np.ndarray) -> Synapses:
+def measured(steps: Definitions, cut: Cut) -> tuple[trimesh.Trimesh, Row]:
+    """Mesh and columns of a cell."""
+    return steps.soma_surface(steps.repair(cut.cutout, cut.place, None), cut.place)
+
+
+def synapses_at(points_nm: np.ndarray) -> Synapses:
+    """Synapses with their ctr_pt at some points, (n, 3)."""
     raw = pd.DataFrame({"id": np.arange(len(points_nm)) + 1, "pre_pt_root_id": 2, "post_pt_root_id": 3})
     for axis, name in enumerate("xyz"):
         raw[f"ctr_pt_position_{name}"] = points_nm[:, axis]

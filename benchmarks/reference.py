@@ -73,7 +73,7 @@ def measure_cell(
         vertices = found.vertices[:, ::-1].astype(float) + (centre_vx * TABLE_NM - RADIUS_NM)
         pieces = trimesh.Trimesh(vertices, found.faces[:, ::-1], process=False).split(only_watertight=False)
         soma = max(pieces, key=lambda piece: len(piece.vertices))
-    with stage("measure"):
+    with stage("mesh"):
         row |= shape_of(soma, "soma_{}_um", "soma_area_to_volume_ratio", "soma_center_{}_nm")
     with stage("synapses"):
         of_cell = np.stack(synapses.loc[synapses["post_pt_root_id"] == root_id, "ctr_pt_position"].to_list())

@@ -14,9 +14,20 @@ MARKS = (0.001, 0.999)
 CELLS_FOR_MARKS = 1000
 """With fewer cells the marks would be the smallest and the largest value, whatever these are."""
 MAX_UNLABELLED = 0.2
+MOST_OF_NUCLEUS = 0.5
 
 FLAG_COLUMNS = (
     Column("several_nuclei", pa.bool_(), "", "another nucleus of the query has the same root id", nullable=False),
+    Column(
+        "several_somata", pa.bool_(), "", "n_somata is over 1: two somata in one segment (corrected)", nullable=False
+    ),
+    Column(
+        "nucleus_apart",
+        pa.bool_(),
+        "",
+        "frac_nucleus_in_segment is below 0.5: the nucleus is segmented apart (corrected)",
+        nullable=False,
+    ),
     Column("soma_volume_beyond", pa.bool_(), "", "soma_volume_um lies beyond the marks", nullable=False),
     Column("nucleus_volume_beyond", pa.bool_(), "", "nucleus_volume_um lies beyond the marks", nullable=False),
     Column("unlabelled", pa.bool_(), "", "frac_unlabelled is over 0.2", nullable=False),
@@ -74,6 +85,8 @@ def find_flags(features: pa.Table) -> pa.Table:
     """
     found = {
         "several_nuclei": pc.and_(pc.greater(features["n_nuclei_in_segment"], 1), pc.greater(features["soma_id"], 0)),
+        "several_somata": pc.greater(features["n_somata"], 1),
+        "nucleus_apart": pc.less(features["frac_nucleus_in_segment"], MOST_OF_NUCLEUS),
         "soma_volume_beyond": _beyond(features, "soma_volume_um"),
         "nucleus_volume_beyond": _beyond(features, "nucleus_volume_um"),
         "unlabelled": pc.greater(features["frac_unlabelled"], MAX_UNLABELLED),

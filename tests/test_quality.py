@@ -38,12 +38,17 @@ def test_each_rule() -> None:
         {"frac_unlabelled": 0.2000001},
         {"nucleus_is_clipped": True, "status": "failed"},
         {"n_nuclei_in_segment": 2, "frac_unlabelled": 1.0},
+        {"n_somata": 1, "frac_nucleus_in_segment": 0.5},
+        {"n_somata": 2},
+        {"n_somata": 0, "frac_nucleus_in_segment": 0.4999},
     )
     assert flags_of(features) == {
         2: ["several_nuclei"],
         4: ["unlabelled"],
         5: ["clipped"],
         6: ["several_nuclei", "unlabelled"],
+        8: ["several_somata"],
+        9: ["nucleus_apart"],
     }
 
 

@@ -80,7 +80,7 @@ def test_values_and_tags() -> None:
     by_id = {one["id"]: one for one in inline["properties"]}
     assert by_id["soma_volume_um"]["values"] == [1234.57, 1234.57]
     assert by_id["nucleus_volume_um"]["values"] == [200.0, -1]
-    assert by_id["nucleus_volume_um"]["description"] == "volume of the nucleus mesh (um^3); -1 for none"
+    assert by_id["nucleus_volume_um"]["description"] == "volume of the nucleus (um^3); -1 for none"
     assert (by_id["soma_synapse_number"]["data_type"], by_id["soma_synapse_number"]["values"]) == ("int32", [40, 40])
     assert not {"soma_center_x_nm", "avg_fold_depth_nm", "nucleus_watertight"} & set(by_id)
     tags = by_id["tags"]
