@@ -85,7 +85,8 @@ def test_a_box_that_sticks_out_on_every_side(
     assert segmentation.resolution_nm.tolist() == list(resolution)
 
     start = np.array(offset)
-    cutout = segmentation.read(Box(start - (3, 4, 5), start + SHAPE + (1, 2, 3)), 2)
+    around = Box(start - (3, 4, 5), start + SHAPE + (1, 2, 3))
+    cutout = segmentation.read(around, 2)
     expected = np.zeros((54, 43, 37), bool)
     expected[3:53, 4:41, 5:34] = labels == 2
     np.testing.assert_array_equal(cutout.mask.to_array(), expected)
@@ -95,6 +96,15 @@ def test_a_box_that_sticks_out_on_every_side(
     assert cutout.frac_unlabelled == pytest.approx(np.mean(labels == 0), abs=1e-12)
     assert cutout.frac_zero == pytest.approx(1 - np.count_nonzero(labels == 2) / (54 * 43 * 37), abs=1e-12)
     assert not cutout.touches_box
+
+    assert cutout.unlabelled is None
+    both = segmentation.read(around, 2, with_unlabelled=True)
+    np.testing.assert_array_equal(both.mask.words, cutout.mask.words)
+    assert both.n_unlabelled == cutout.n_unlabelled
+    assert both.unlabelled is not None
+    expected[:] = False
+    expected[3:53, 4:41, 5:34] = labels == 0
+    np.testing.assert_array_equal(both.unlabelled.to_array(), expected)
 
 
 @pytest.mark.parametrize("codec", ["crackle", "compresso"])
@@ -175,8 +185,10 @@ def test_missing_files_are_unlabelled(tmp_path: Path) -> None:
     """A file that the store does not have is background, and counted."""
     segmentation = Segmentation(put_volume(tmp_path, np.ones(SHAPE, np.uint64)), 0)
     (tmp_path / "256_256_200" / "32-50_0-32_0-16").unlink()
-    cutout = segmentation.read(box((30, 0, 0), (50, 37, 29)), 1)
+    cutout = segmentation.read(box((30, 0, 0), (50, 37, 29)), 1, with_unlabelled=True)
     assert cutout.n_unlabelled == 18 * 32 * 16
+    assert cutout.unlabelled is not None
+    assert cutout.unlabelled.to_array()[2:, :32, :16].sum() == cutout.unlabelled.count() == cutout.n_unlabelled
     assert np.count_nonzero(cutout.mask.to_array()) == 20 * 37 * 29 - 18 * 32 * 16
 
 
