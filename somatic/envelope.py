@@ -1,0 +1,245 @@
+"""Infolding of a nucleus below a smooth envelope (definitions.md, "Folds", corrected).
+
+The envelope is the closing of the nucleus by a ball: where the ball, rolled around the nucleus, cannot reach lies in a
+fold. Source: Edelsbrunner and Mücke, "Three-dimensional alpha shapes" (ACM Trans. Graph. 1994), whose ball it is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import trimesh
+from scipy import ndimage
+from scipy.optimize import brentq
+from scipy.spatial import cKDTree
+
+_BALL_RADIUS_NM = 2000.0
+_FOLD_DEPTH_NM = 150.0
+_SMALLEST_FOLD_UM2 = 0.1
+"""Folded area of a fold that counts: a patch 360 nm across. Smaller ones are roughness of a segmentation."""
+_SAMPLE_NM = 150.0
+"""Points of the surface lie about this close, for which the ball sinks 2 to 4 nm between them."""
+_GRID_NM = 250.0
+"""Of the grids on which the ball and the depth are looked for; interpolation of the depth errs by up to 6 nm."""
+_WIDE_MOUTH_NM = 2 * _SAMPLE_NM
+"""Width of a mouth that the ball sinks into by more than the other errors (6 nm), so that its lowest place counts."""
+_RISE_NM = 40.0
+"""How far a ball may be lifted out of the surface; one that has to rise more than this belongs somewhere else."""
+
+
+@dataclass(frozen=True)
+class Infolding:
+    """Parts of a nucleus's surface that lie more than 150 nm below its envelope.
+
+    Attributes
+    ----------
+    area_um2 : float
+        Their area.
+    fraction : float
+        Its share of the whole area.
+    mean_depth_nm, depth_95_nm : float or None
+        Mean depth of that area, and the depth that 5 % of it exceed; None where nothing is folded.
+    n_folds : int
+        Connected parts of more than 0.1 um^2.
+    """
+
+    area_um2: float
+    fraction: float
+    mean_depth_nm: float | None
+    depth_95_nm: float | None
+    n_folds: int
+
+
+def measure_infolding(mesh: trimesh.Trimesh) -> Infolding:
+    """Measure what of a nucleus lies below its envelope.
+
+    Faces are cut where they are 150 nm deep, so that the result does not depend on their size.
+
+    Parameters
+    ----------
+    mesh : trimesh.Trimesh
+        Closed mesh of a nucleus in one piece, vertices in nm.
+
+    Returns
+    -------
+    Infolding
+    """
+    depth_nm = infolding_depth_nm(mesh)
+    reaches = (depth_nm > _FOLD_DEPTH_NM)[mesh.faces].any(axis=1)
+    if not reaches.any():
+        return Infolding(0.0, 0.0, None, None, 0)
+    faces, area = mesh.faces[reaches], mesh.area_faces[reaches]
+    corners_nm = np.sort(depth_nm[faces], axis=1)
+    share, excess_nm = _deeper(corners_nm, _FOLD_DEPTH_NM)
+    folded = area * share
+    total = folded.sum()
+
+    def too_much(limit_nm: float) -> float:
+        return area @ _deeper(corners_nm, limit_nm)[0] - 0.05 * total
+
+    return Infolding(
+        area_um2=float(total / 1e6),
+        fraction=float(total / mesh.area),
+        mean_depth_nm=float(_FOLD_DEPTH_NM + area @ excess_nm / total),
+        depth_95_nm=float(brentq(too_much, _FOLD_DEPTH_NM, corners_nm.max(), xtol=0.1)),
+        n_folds=int((_area_of_folds(faces, folded, depth_nm) > _SMALLEST_FOLD_UM2 * 1e6).sum()),
+    )
+
+
+def _deeper(corners_nm: np.ndarray, limit_nm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each face that is deeper than a limit, and the mean over the face of how much deeper (0 elsewhere).
+
+    The depth is linear within a face; `corners_nm` (n, 3) is sorted along its rows.
+    """
+    low, middle, high = corners_nm.T
+    # A corner is cut off: the lowest where the limit is below the middle one, else the highest.
+    below, above = limit_nm - low, high - limit_nm
+    cuts_lowest = middle > limit_nm
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cut = np.where(cuts_lowest, below**2 / (middle - low), above**2 / (high - middle)) / (high - low)
+    cut = np.where((below > 0) & (above > 0), cut, 0)
+    is_deep = cuts_lowest | (below <= 0)
+    share = np.where(is_deep, 1 - cut, cut)
+    excess_nm = np.where(is_deep, (low + middle + high) / 3 - limit_nm + cut * below / 3, cut * above / 3)
+    return share, excess_nm
+
+
+def _area_of_folds(faces: np.ndarray, folded: np.ndarray, depth_nm: np.ndarray) -> np.ndarray:
+    """Sum of the folded area of the faces of each connected part."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    edges = edges[(depth_nm[edges] > _FOLD_DEPTH_NM).all(axis=1)]
+    fold = trimesh.graph.connected_component_labels(edges, node_count=len(depth_nm))
+    deepest = np.take_along_axis(faces, depth_nm[faces].argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.bincount(fold[deepest], folded)
+
+
+def infolding_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Distance of each vertex of a nucleus from its envelope.
+
+    Parameters
+    ----------
+    mesh : trimesh.Trimesh
+        Closed mesh of a nucleus in one piece, vertices in nm.
+
+    Returns
+    -------
+    (n,) float
+        In nm, right to some 10 nm; about 0 where the surface is not folded, and for a vertex without a face.
+    """
+    in_use = mesh.referenced_vertices
+    vertices = mesh.vertices - mesh.bounds[0]
+    centres = _ball_centres(_surface_points(vertices, in_use, mesh.faces))
+    depth_nm = np.zeros(len(vertices))
+    depth_nm[in_use] = np.maximum(_distance(vertices[in_use], centres) - _BALL_RADIUS_NM, 0)
+    return depth_nm
+
+
+def _surface_points(vertices: np.ndarray, in_use: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Points of the surface, (n, 3): one for each cube of the sample length that it passes through, or nearly so."""
+    corners = vertices[faces]
+    longest = np.sqrt(((corners - corners[:, [1, 2, 0]]) ** 2).sum(axis=2).max(axis=1))
+    n_parts = np.ceil(longest / _SAMPLE_NM).astype(int)
+    points = [vertices[in_use]]
+    for n in np.unique(n_parts[n_parts > 1]):
+        weights = np.array([(i, j, n - i - j) for i in range(n) for j in range(n - i + 1) if j < n and i + j > 0]) / n
+        points.append((weights @ corners[n_parts == n]).reshape(-1, 3))
+    points = np.concatenate(points)
+    cube = (points / _SAMPLE_NM).astype(np.int64)
+    of_cube = np.full(cube.max(axis=0) + 1, -1, dtype=np.int32)
+    of_cube[tuple(cube.T)] = np.arange(len(points))
+    return points[of_cube[of_cube >= 0]]
+
+
+def _ball_centres(points: np.ndarray) -> np.ndarray:
+    """Places of the centre of a ball that is rolled around points of a surface and touches it, (n, 3).
+
+    They lie about as close as the nodes of a grid, and wherever the ball touches both sides of a mouth.
+    """
+    number, nodes = _nodes_outside(points)
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    distance, nearest = tree.query(nodes)
+    # Towards its nearest point a node comes to no other.
+    touched = points[nearest]
+    centres = touched + (nodes - touched) * (_BALL_RADIUS_NM / distance)[:, None]
+    is_outside = distance >= _BALL_RADIUS_NM
+    pairs = [
+        np.stack([number[:-1][both], number[1:][both]], axis=1)
+        for number in (number, number.swapaxes(0, 1), number.swapaxes(0, 2))
+        for both in [(number[:-1] >= 0) & (number[1:] >= 0)]
+    ]
+    pairs = np.concatenate(pairs)
+    pairs = pairs[is_outside[pairs].all(axis=1)]
+    return np.concatenate([centres[is_outside], _over_mouths(tree, centres[pairs], touched[pairs])])
+
+
+def _nodes_outside(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of a grid just outside of where the centre of the ball can be, and few others.
+
+    Returns
+    -------
+    number : (x, y, z) int32
+        Grid of the rows of `nodes`, -1 for others.
+    nodes : (n, 3) float
+    """
+    origin = points.min(axis=0) - (_BALL_RADIUS_NM + 2 * _GRID_NM)
+    cell = np.rint((points - origin) / _GRID_NM).astype(np.int64)
+    shape = cell.max(axis=0) + cell.min(axis=0) + 1
+    point_of = np.full(shape, -1, dtype=np.int32)
+    point_of[tuple(cell.T)] = np.arange(len(points))
+    distance, nearest_cell = ndimage.distance_transform_edt(point_of < 0, _GRID_NM, return_indices=True)
+    # Better than half a grid length only near the ball's radius, where it matters: to the point instead of its cell.
+    shell = np.nonzero(np.abs(distance - _BALL_RADIUS_NM) < 2 * _GRID_NM)
+    nodes = origin + _GRID_NM * np.stack(shell, axis=1)
+    nearest = points[point_of[tuple(axis[shell] for axis in nearest_cell)]]
+    distance[shell] = np.linalg.norm(nodes - nearest, axis=1)
+    # The ball comes from outside: it is not in a hollow that it cannot enter, nor in the nucleus.
+    place, _ = ndimage.label(distance >= _BALL_RADIUS_NM)
+    kept = (place == place[0, 0, 0])[shell] & (distance[shell] < _BALL_RADIUS_NM + 1.3 * _GRID_NM)
+    number = np.full(shape, -1, dtype=np.int32)
+    number[tuple(axis[kept] for axis in shell)] = np.arange(kept.sum())
+    return number, nodes[kept]
+
+
+def _over_mouths(tree: cKDTree, centres: np.ndarray, touched: np.ndarray) -> np.ndarray:
+    """Centres of the ball where it lies lowest in a mouth, (m, 3).
+
+    Between two places near each other, in which it touches points far apart, it touches both of these. Nodes of a grid
+    miss such places, and the ball would seem to sink less than it does.
+
+    Parameters
+    ----------
+    tree : cKDTree
+        Of the points of the surface.
+    centres, touched : (n, 2, 3) float
+        Pairs of centres, and the point of the surface that the ball touches there.
+    """
+    across = touched[:, 1] - touched[:, 0]
+    width = np.linalg.norm(across, axis=1)
+    is_mouth = (width > _WIDE_MOUTH_NM) & (width < 2 * _BALL_RADIUS_NM)
+    centres, touched, width = centres[is_mouth], touched[is_mouth], width[is_mouth, None]
+    across = across[is_mouth] / width
+    middle = touched.mean(axis=1)
+    upwards = centres.mean(axis=1) - middle
+    upwards -= across * (upwards * across).sum(axis=1, keepdims=True)
+    upwards /= np.linalg.norm(upwards, axis=1, keepdims=True)
+    lowest = middle + upwards * np.sqrt(_BALL_RADIUS_NM**2 - (width / 2) ** 2)
+    distance, nearest = tree.query(lowest)
+    fits = distance > _BALL_RADIUS_NM - _RISE_NM
+    # Out of a third point that is nearer than the two.
+    third = tree.data[nearest[fits]]
+    return third + (lowest[fits] - third) * (_BALL_RADIUS_NM / distance[fits])[:, None]
+
+
+def _distance(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Distance of each point from the nearest centre, interpolated between the nodes of a grid near the points.
+
+    The centres are so far away that it changes evenly, and the nodes may be far fewer than the points.
+    """
+    place = (points - points.min(axis=0)) / _GRID_NM
+    cell = place.astype(np.int64)
+    near = np.zeros(cell.max(axis=0) + 2, dtype=bool)
+    for x, y, z in np.ndindex(2, 2, 2):
+        near[cell[:, 0] + x, cell[:, 1] + y, cell[:, 2] + z] = True
+    nodes = points.min(axis=0) + _GRID_NM * np.argwhere(near)
+    distance = np.zeros(near.shape)
+    distance[near] = cKDTree(centres, balanced_tree=False, compact_nodes=False).query(nodes)[0]
+    return ndimage.map_coordinates(distance, place.T, order=1)
