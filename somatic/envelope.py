@@ -14,14 +14,21 @@ from scipy.spatial import cKDTree
 
 _BALL_RADIUS_NM = 2000.0
 _FOLD_DEPTH_NM = 150.0
-_SMALLEST_FOLD_UM2 = 0.1
-"""Folded area of a fold that counts: a patch 360 nm across. Smaller ones are roughness of a segmentation."""
+_COUNTED_DEPTH_NM = 400.0
+"""Depth that a fold reaches somewhere if it is counted: four voxels of 64 nm, its roughness, below the limit.
+
+Not an area: how deep a shallow fold is depends little on the rotation (5 nm), but how much of it is below the limit
+does (by half).
+"""
 _SAMPLE_NM = 150.0
 """Points of the surface lie about this close, for which the ball sinks 2 to 4 nm between them."""
 _GRID_NM = 250.0
 """Of the grids on which the ball and the depth are looked for; interpolation of the depth errs by up to 6 nm."""
-_WIDE_MOUTH_NM = 2 * _SAMPLE_NM
-"""Width of a mouth that the ball sinks into by more than the other errors (6 nm), so that its lowest place counts."""
+_NARROWEST_MOUTH_NM = 2 * _SAMPLE_NM
+_WIDEST_MOUTH_NM = 1.9 * _BALL_RADIUS_NM
+"""Mouths in which the ball's lowest place counts: into narrower ones it sinks less than 6 nm, through wider ones."""
+_TOUCH_NM = 1.0
+"""A ball that reaches less than this into the surface lies on it."""
 _RISE_NM = 40.0
 """How far a ball may be lifted out of the surface; one that has to rise more than this belongs somewhere else."""
 
@@ -39,7 +46,7 @@ class Infolding:
     mean_depth_nm, depth_95_nm : float or None
         Mean depth of that area, and the depth that 5 % of it exceed; None where nothing is folded.
     n_folds : int
-        Connected parts of more than 0.1 um^2.
+        Connected parts that reach a depth of 400 nm.
     """
 
     area_um2: float
@@ -70,8 +77,7 @@ def measure_infolding(mesh: trimesh.Trimesh) -> Infolding:
     faces, area = mesh.faces[reaches], mesh.area_faces[reaches]
     corners_nm = np.sort(depth_nm[faces], axis=1)
     share, excess_nm = _deeper(corners_nm, _FOLD_DEPTH_NM)
-    folded = area * share
-    total = folded.sum()
+    total = area @ share
 
     def too_much(limit_nm: float) -> float:
         return area @ _deeper(corners_nm, limit_nm)[0] - 0.05 * total
@@ -81,7 +87,7 @@ def measure_infolding(mesh: trimesh.Trimesh) -> Infolding:
         fraction=float(total / mesh.area),
         mean_depth_nm=float(_FOLD_DEPTH_NM + area @ excess_nm / total),
         depth_95_nm=float(brentq(too_much, _FOLD_DEPTH_NM, corners_nm.max(), xtol=0.1)),
-        n_folds=int((_area_of_folds(faces, folded, depth_nm) > _SMALLEST_FOLD_UM2 * 1e6).sum()),
+        n_folds=_n_folds(faces, depth_nm),
     )
 
 
@@ -103,13 +109,12 @@ def _deeper(corners_nm: np.ndarray, limit_nm: float) -> tuple[np.ndarray, np.nda
     return share, excess_nm
 
 
-def _area_of_folds(faces: np.ndarray, folded: np.ndarray, depth_nm: np.ndarray) -> np.ndarray:
-    """Sum of the folded area of the faces of each connected part."""
+def _n_folds(faces: np.ndarray, depth_nm: np.ndarray) -> int:
+    """Number of connected parts of the folded surface that are deep somewhere."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     edges = edges[(depth_nm[edges] > _FOLD_DEPTH_NM).all(axis=1)]
-    fold = trimesh.graph.connected_component_labels(edges, node_count=len(depth_nm))
-    deepest = np.take_along_axis(faces, depth_nm[faces].argmax(axis=1)[:, None], axis=1)[:, 0]
-    return np.bincount(fold[deepest], folded)
+    part = trimesh.graph.connected_component_labels(edges, node_count=len(depth_nm))
+    return len(np.unique(part[depth_nm > _COUNTED_DEPTH_NM]))
 
 
 def infolding_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
@@ -138,11 +143,11 @@ def _surface_points(vertices: np.ndarray, in_use: np.ndarray, faces: np.ndarray)
     corners = vertices[faces]
     longest = np.sqrt(((corners - corners[:, [1, 2, 0]]) ** 2).sum(axis=2).max(axis=1))
     n_parts = np.ceil(longest / _SAMPLE_NM).astype(int)
-    points = [vertices[in_use]]
+    found = [vertices[in_use]]
     for n in np.unique(n_parts[n_parts > 1]):
         weights = np.array([(i, j, n - i - j) for i in range(n) for j in range(n - i + 1) if j < n and i + j > 0]) / n
-        points.append((weights @ corners[n_parts == n]).reshape(-1, 3))
-    points = np.concatenate(points)
+        found.append((weights @ corners[n_parts == n]).reshape(-1, 3))
+    points = np.concatenate(found)
     cube = (points / _SAMPLE_NM).astype(np.int64)
     of_cube = np.full(cube.max(axis=0) + 1, -1, dtype=np.int32)
     of_cube[tuple(cube.T)] = np.arange(len(points))
@@ -161,14 +166,11 @@ def _ball_centres(points: np.ndarray) -> np.ndarray:
     touched = points[nearest]
     centres = touched + (nodes - touched) * (_BALL_RADIUS_NM / distance)[:, None]
     is_outside = distance >= _BALL_RADIUS_NM
-    pairs = [
-        np.stack([number[:-1][both], number[1:][both]], axis=1)
-        for number in (number, number.swapaxes(0, 1), number.swapaxes(0, 2))
-        for both in [(number[:-1] >= 0) & (number[1:] >= 0)]
-    ]
-    pairs = np.concatenate(pairs)
+    steps = (number[1:], number[:-1]), (number[:, 1:], number[:, :-1]), (number[..., 1:], number[..., :-1])
+    pairs = np.concatenate([np.stack(step, axis=-1).reshape(-1, 2) for step in steps])
+    pairs = pairs[(pairs >= 0).all(axis=1)]
     pairs = pairs[is_outside[pairs].all(axis=1)]
-    return np.concatenate([centres[is_outside], _over_mouths(tree, centres[pairs], touched[pairs])])
+    return np.concatenate([centres[is_outside], _in_mouths(tree, centres[pairs], touched[pairs])])
 
 
 def _nodes_outside(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -199,34 +201,51 @@ def _nodes_outside(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return number, nodes[kept]
 
 
-def _over_mouths(tree: cKDTree, centres: np.ndarray, touched: np.ndarray) -> np.ndarray:
-    """Centres of the ball where it lies lowest in a mouth, (m, 3).
+def _in_mouths(tree: cKDTree, centres: np.ndarray, touched: np.ndarray) -> np.ndarray:
+    """Centres of the ball where it has sunk into a mouth as far as it can, (m, 3).
 
-    Between two places near each other, in which it touches points far apart, it touches both of these. Nodes of a grid
-    miss such places, and the ball would seem to sink less than it does.
+    Between two places near each other, in which it touches points far apart, is one where it rests on both of these,
+    or on both and a third. Nodes of a grid miss such places, and the ball would seem to sink less than it does.
 
     Parameters
     ----------
     tree : cKDTree
         Of the points of the surface.
     centres, touched : (n, 2, 3) float
-        Pairs of centres, and the point of the surface that the ball touches there.
+        Pairs of centres, and the point of the surface that the ball touches from each.
     """
     across = touched[:, 1] - touched[:, 0]
     width = np.linalg.norm(across, axis=1)
-    is_mouth = (width > _WIDE_MOUTH_NM) & (width < 2 * _BALL_RADIUS_NM)
-    centres, touched, width = centres[is_mouth], touched[is_mouth], width[is_mouth, None]
-    across = across[is_mouth] / width
+    is_mouth = (width > _NARROWEST_MOUTH_NM) & (width < _WIDEST_MOUTH_NM)
+    centres, touched, across, width = centres[is_mouth], touched[is_mouth], across[is_mouth], width[is_mouth]
     middle = touched.mean(axis=1)
     upwards = centres.mean(axis=1) - middle
-    upwards -= across * (upwards * across).sum(axis=1, keepdims=True)
-    upwards /= np.linalg.norm(upwards, axis=1, keepdims=True)
-    lowest = middle + upwards * np.sqrt(_BALL_RADIUS_NM**2 - (width / 2) ** 2)
-    distance, nearest = tree.query(lowest)
+    upwards -= across * ((upwards * across).sum(axis=1) / width**2)[:, None]
+    upwards /= np.linalg.norm(upwards, axis=1)[:, None]
+    on_two = middle + upwards * np.sqrt(_BALL_RADIUS_NM**2 - (width / 2) ** 2)[:, None]
+    distance, nearest = tree.query(on_two)
+    rests = distance > _BALL_RADIUS_NM - _TOUCH_NM
+    third = tree.data[nearest]
+    on_three = _resting(touched[~rests, 0], touched[~rests, 1], third[~rests], upwards[~rests])
+    distance, nearest = tree.query(on_three)
     fits = distance > _BALL_RADIUS_NM - _RISE_NM
-    # Out of a third point that is nearer than the two.
-    third = tree.data[nearest[fits]]
-    return third + (lowest[fits] - third) * (_BALL_RADIUS_NM / distance[fits])[:, None]
+    touched = tree.data[nearest[fits]]
+    lifted = touched + (on_three[fits] - touched) * (_BALL_RADIUS_NM / distance[fits])[:, None]
+    return np.concatenate([on_two[rests], lifted])
+
+
+def _resting(a: np.ndarray, b: np.ndarray, c: np.ndarray, upwards: np.ndarray) -> np.ndarray:
+    """Centres of balls that rest on three points each, above them, (m, 3); none where there is no such ball."""
+    to_b, to_c = b - a, c - a
+    normal = np.cross(to_b, to_c)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        normal *= (np.sign((normal * upwards).sum(axis=1)) / np.linalg.norm(normal, axis=1))[:, None]
+        # The centre of the circle through the points, from the first of them.
+        across = np.cross(to_c * (to_b**2).sum(axis=1)[:, None] - to_b * (to_c**2).sum(axis=1)[:, None], normal)
+        across /= 2 * (np.cross(to_b, to_c) * normal).sum(axis=1)[:, None]
+        height = np.sqrt(_BALL_RADIUS_NM**2 - (across**2).sum(axis=1))
+    exists = height > 0
+    return (a + across + normal * height[:, None])[exists]
 
 
 def _distance(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
