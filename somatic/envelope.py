@@ -160,7 +160,7 @@ def _ball_centres(points: np.ndarray) -> np.ndarray:
     They lie about as close as the nodes of a grid, and wherever the ball touches both sides of a mouth.
     """
     number, nodes = _nodes_outside(points)
-    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    tree = _tree(points)
     distance, nearest = tree.query(nodes)
     # Towards its nearest point a node comes to no other.
     touched = points[nearest]
@@ -260,5 +260,10 @@ def _distance(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
         near[cell[:, 0] + x, cell[:, 1] + y, cell[:, 2] + z] = True
     nodes = points.min(axis=0) + _GRID_NM * np.argwhere(near)
     distance = np.zeros(near.shape)
-    distance[near] = cKDTree(centres, balanced_tree=False, compact_nodes=False).query(nodes)[0]
+    distance[near] = _tree(centres).query(nodes)[0]
     return ndimage.map_coordinates(distance, place.T, order=1)
+
+
+def _tree(points: np.ndarray) -> cKDTree:
+    """The kind of tree that answers soonest about places that are equally far from many of its points."""
+    return cKDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
