@@ -20,6 +20,8 @@ _COUNTED_DEPTH_NM = 400.0
 Not an area: how deep a shallow fold is depends little on the rotation (5 nm), but how much of it is below the limit
 does (by half).
 """
+_LONGEST_EDGE_NM = 500.0
+"""Of faces in which the depth is interpolated, with an error of up to 16 nm; few faces of a nucleus are as large."""
 _SAMPLE_NM = 150.0
 """Points of the surface lie about this close, for which the ball sinks 2 to 4 nm between them."""
 _GRID_NM = 250.0
@@ -70,6 +72,7 @@ def measure_infolding(mesh: trimesh.Trimesh) -> Infolding:
     -------
     Infolding
     """
+    mesh = _with_short_edges(mesh)
     depth_nm = infolding_depth_nm(mesh)
     reaches = (depth_nm > _FOLD_DEPTH_NM)[mesh.faces].any(axis=1)
     if not reaches.any():
@@ -89,6 +92,19 @@ def measure_infolding(mesh: trimesh.Trimesh) -> Infolding:
         depth_95_nm=float(brentq(too_much, _FOLD_DEPTH_NM, corners_nm.max(), xtol=0.1)),
         n_folds=_n_folds(faces, depth_nm),
     )
+
+
+def _with_short_edges(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The same surface, its large faces divided, since the depth is linear in small ones only."""
+    while (is_large := _longest_edge(mesh) > _LONGEST_EDGE_NM).any():
+        mesh = mesh.subdivide(np.flatnonzero(is_large))
+    return mesh
+
+
+def _longest_edge(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Length of the longest edge of each face."""
+    a, b, c = mesh.triangles.swapaxes(0, 1)
+    return np.sqrt(np.max([np.einsum("ij,ij->i", edge, edge) for edge in (b - a, c - b, a - c)], axis=0))
 
 
 def _deeper(corners_nm: np.ndarray, limit_nm: float) -> tuple[np.ndarray, np.ndarray]:
@@ -132,23 +148,21 @@ def infolding_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
     """
     in_use = mesh.referenced_vertices
     vertices = mesh.vertices - mesh.bounds[0]
-    centres = _ball_centres(_surface_points(vertices, in_use, mesh.faces))
+    centres = _ball_centres(_surface_points(mesh) - mesh.bounds[0])
     depth_nm = np.zeros(len(vertices))
     depth_nm[in_use] = np.maximum(_distance(vertices[in_use], centres) - _BALL_RADIUS_NM, 0)
     return depth_nm
 
 
-def _surface_points(vertices: np.ndarray, in_use: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _surface_points(mesh: trimesh.Trimesh) -> np.ndarray:
     """Points of the surface, (n, 3): one for each cube of the sample length that it passes through, or nearly so."""
-    corners = vertices[faces]
-    longest = np.sqrt(((corners - corners[:, [1, 2, 0]]) ** 2).sum(axis=2).max(axis=1))
-    n_parts = np.ceil(longest / _SAMPLE_NM).astype(int)
-    found = [vertices[in_use]]
+    n_parts = np.ceil(_longest_edge(mesh) / _SAMPLE_NM).astype(int)
+    found = [mesh.vertices[mesh.referenced_vertices]]
     for n in np.unique(n_parts[n_parts > 1]):
         weights = np.array([(i, j, n - i - j) for i in range(n) for j in range(n - i + 1) if j < n and i + j > 0]) / n
-        found.append((weights @ corners[n_parts == n]).reshape(-1, 3))
+        found.append((weights @ mesh.triangles[n_parts == n]).reshape(-1, 3))
     points = np.concatenate(found)
-    cube = (points / _SAMPLE_NM).astype(np.int64)
+    cube = ((points - mesh.bounds[0]) / _SAMPLE_NM).astype(np.int64)
     of_cube = np.full(cube.max(axis=0) + 1, -1, dtype=np.int32)
     of_cube[tuple(cube.T)] = np.arange(len(points))
     return points[of_cube[of_cube >= 0]]

@@ -1,6 +1,7 @@
 """Infolding below a smooth envelope: of bodies whose folds are known, however they are turned and meshed."""
 
 import json
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from somatic.nucleus import NucleusLayer
 RADIUS = 5000.0
 BALL = 2000.0
 FOLDED = 150.0
+N_ARC = 2001
 FAR = np.array([1e6, -2e6, 3e6])
 GROOVE = {"depth_nm": 1200.0, "width_nm": 350.0}
 TUBE = {"radius_nm": 300.0, "depth_nm": 2500.0, "rim_nm": 60.0}
@@ -95,7 +97,7 @@ def pit_outline(depth_nm: float, width_nm: float) -> np.ndarray:
 
 def arc(centre: tuple[float, float], radius_nm: float, start: float, end: float) -> np.ndarray:
     """Points of a circle, from one angle to another."""
-    angle = np.linspace(start, end, 2001)
+    angle = np.linspace(start, end, N_ARC)
     return np.array(centre) + radius_nm * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
@@ -114,10 +116,15 @@ def rim_centre(radius_nm: float, rim_nm: float) -> tuple[float, float]:
     return across, np.sqrt((RADIUS - rim_nm) ** 2 - across**2)
 
 
-def ball_in_a_tube(radius_nm: float, rim_nm: float) -> float:
-    """Height of the centre of the ball where it lies on the rim of a hole: the rim's circle is a radius further."""
+def ball_on_a_rim(radius_nm: float, rim_nm: float) -> float:
+    """Height of the centre of the ball where it lies on the round rim of a hole."""
     across, height = rim_centre(radius_nm, rim_nm)
     return height + np.sqrt((BALL + rim_nm) ** 2 - across**2)
+
+
+def top_of_fold(radius_nm: float, rim_nm: float) -> float:
+    """Height below which the wall of a hole is folded."""
+    return ball_on_a_rim(radius_nm, rim_nm) - np.sqrt((BALL + FOLDED) ** 2 - radius_nm**2)
 
 
 def pitted(n_pits: int, depth_nm: float, width_nm: float) -> trimesh.Trimesh:
@@ -140,21 +147,32 @@ def assert_near(measured: Infolding, expected: Infolding, rel: float = 0.02) -> 
 SMOOTH = Infolding(0, 0, None, None, 0)
 
 
-@pytest.mark.parametrize("axes", [(1, 1, 1), (0.8, 1, 1.3), (0.6, 0.6, 1.8), (1, 1, 0.2)])
-@pytest.mark.parametrize(("radius_nm", "n_subdivisions"), [(500, 3), (5000, 3), (5000, 5), (12_500, 5)])
-def test_convex_nuclei_have_no_folds(axes: tuple, radius_nm: float, n_subdivisions: int) -> None:
+@pytest.mark.parametrize(
+    ("axes_nm", "n_subdivisions"),
+    [
+        ((500, 500, 500), 3),
+        ((5000, 5000, 5000), 3),
+        ((5000, 5000, 5000), 6),
+        ((12_500, 12_500, 12_500), 5),
+        ((4000, 5000, 6500), 4),
+        ((3000, 3000, 9000), 5),
+        ((5000, 5000, 1000), 5),
+        ((300, 400, 650), 2),
+    ],
+)
+def test_convex_nuclei_have_no_folds(axes_nm: tuple, n_subdivisions: int) -> None:
     """Round, long and flat, small and large, coarse and fine: no area, no depth (null, not NaN) and no count."""
-    smooth = trimesh.creation.icosphere(n_subdivisions, radius_nm)
-    smooth = turned(trimesh.Trimesh(smooth.vertices * axes, smooth.faces, process=False), 3, FAR)
+    smooth = trimesh.creation.icosphere(n_subdivisions)
+    smooth = turned(trimesh.Trimesh(smooth.vertices * axes_nm, smooth.faces, process=False), 3, FAR)
     assert measure_infolding(smooth) == SMOOTH
     assert infolding_depth_nm(smooth).max() < 20
 
 
 def test_faces_larger_than_the_ball() -> None:
-    """A box of 12 faces has no fold, and two boxes with a slit of 400 nm between have one as long as its walls."""
+    """A box of 12 faces has no fold; with a slit of 400 nm it has one, and its walls are as deep as they lie."""
     assert measure_infolding(trimesh.creation.box((9000, 9000, 6000))) == SMOOTH
-    # The section of a box with a slit from above.
-    x = np.array([-3000, 3000, 3000, 200, 200, -200, -200, -3000.0])
+    # The outline of a box with a slit from above, 3 um deep, and 18 um of it.
+    x = np.array([-4000, 4000, 4000, 200, 200, -200, -200, -4000.0])
     z = np.array([-3000, -3000, 3000, 3000, 0, 0, 3000, 3000.0])
     corners = np.stack([np.tile(x, 2), np.repeat([-9000, 9000.0], 8), np.tile(z, 2)], axis=1)
     front = np.array([[0, 1, 4], [1, 2, 3], [1, 3, 4], [0, 4, 5], [0, 5, 7], [5, 6, 7]])
@@ -163,15 +181,15 @@ def test_faces_larger_than_the_ball() -> None:
     sides = np.vstack([np.stack([following, index, index + 8], 1), np.stack([following, index + 8, following + 8], 1)])
     box = trimesh.Trimesh(corners, np.vstack([front, front[:, ::-1] + 8, sides]), process=False)
     assert box.is_volume
-    # The bottom of the slit, 3 um down, has corners only at its ends, where the ball comes in from the side.
-    fine = trimesh.Trimesh(*trimesh.remesh.subdivide_to_size(box.vertices, box.faces, 300), process=True)
-    in_the_middle = (np.abs(fine.vertices[:, 1]) < 4000) & (np.abs(fine.vertices[:, 0]) < 201)
-    below = 3000 - fine.vertices[in_the_middle, 2]
-    # The ball lies on the edges of the slit.
-    ball = np.sqrt(BALL**2 - 200**2)
-    expected = np.hypot(fine.vertices[in_the_middle, 0], ball + below) - BALL
-    np.testing.assert_allclose(infolding_depth_nm(fine)[in_the_middle], np.maximum(expected, 0), atol=25)
-    assert measure_infolding(box).n_folds == 1
+    fine = trimesh.Trimesh(*trimesh.remesh.subdivide_to_size(corners, box.faces, 300), process=True)
+    in_slit = (np.abs(fine.vertices) < (201, 4000, 3001)).all(axis=1) & (fine.vertices[:, 2] > -1)
+    across, _, height = fine.vertices[in_slit].T
+    # The ball lies on the two edges.
+    expected = np.hypot(across, 3000 + np.sqrt(BALL**2 - 200**2) - height) - BALL
+    np.testing.assert_allclose(infolding_depth_nm(fine)[in_slit], expected, atol=15)
+    infolding = measure_infolding(box)
+    assert infolding.n_folds == 1
+    assert_near(infolding, measure_infolding(fine))
 
 
 OUTLINES = {
@@ -185,11 +203,17 @@ OUTLINES = {
 }
 
 
+@cache
+def true_infolding(name: str) -> Infolding:
+    """The truth of a body of OUTLINES."""
+    return truth(OUTLINES[name])
+
+
 @pytest.mark.parametrize("name", OUTLINES)
 def test_folds_of_known_area_and_depth(name: str) -> None:
-    """Area, share, mean depth and 95 % of grooves, pits and tubes, 0.4 to 2 um wide, within 2 %, and one of each."""
-    measured = measure_infolding(turned(revolved(OUTLINES[name], 700, 120), 7, FAR))
-    assert_near(measured, truth(OUTLINES[name]))
+    """Area, share, mean depth and 95 % of grooves, pits and tubes, 0.3 to 2 um wide, within 2 %, and one of each."""
+    measured = measure_infolding(turned(revolved(OUTLINES[name], 500, 100), 7, FAR))
+    assert_near(measured, true_infolding(name))
     assert measured.n_folds == 1
 
 
@@ -199,12 +223,12 @@ def test_a_tube_in_closed_form() -> None:
     So it says too that the truth of the other tests is what it should be.
     """
     radius, rim = TUBE["radius_nm"], TUBE["rim_nm"]
-    ball = ball_in_a_tube(radius, rim)
+    ball = ball_on_a_rim(radius, rim)
     bottom = RADIUS - TUBE["depth_nm"]
-    highest = ball - np.sqrt((BALL + FOLDED) ** 2 - radius**2)
-    area_um2 = (2 * np.pi * radius * (highest - bottom - radius) + 2 * np.pi * radius**2) / 1e6
-    assert truth(OUTLINES["tube"]).area_um2 == pytest.approx(area_um2, rel=1e-3)
-    mesh = turned(revolved(OUTLINES["tube"], 700, 120), 5)
+    wall = top_of_fold(radius, rim) - (bottom + radius)
+    area_um2 = (2 * np.pi * radius * wall + 2 * np.pi * radius**2) / 1e6
+    assert true_infolding("tube").area_um2 == pytest.approx(area_um2, rel=1e-3)
+    mesh = turned(revolved(OUTLINES["tube"], 500, 100), 5)
     assert measure_infolding(mesh).area_um2 == pytest.approx(area_um2, rel=0.02)
     assert infolding_depth_nm(mesh).max() == pytest.approx(ball - bottom - BALL, rel=0.005)
 
@@ -221,22 +245,16 @@ def test_each_pit_counts(n_pits: int) -> None:
 
 
 def test_a_hollow_that_holds_the_ball_but_does_not_let_it_in() -> None:
-    """A chamber 4.6 um wide behind a neck of 0.5 um is folded all over, and as deep as it lies."""
-    neck, chamber, rim_nm, size = 250.0, 2300.0, 60.0, 1.4
-    # The tube's outline gives the neck on a sphere of 5 um; the nucleus is 1.4 times as large.
-    outline = tube_outline(neck / size, 2000, rim_nm / size) * size
-    ball = (ball_in_a_tube_of_size := rim_centre(neck / size, rim_nm / size))[1] * size
-    ball += np.sqrt((BALL + rim_nm) ** 2 - (ball_in_a_tube_of_size[0] * size) ** 2)
-    floor = -2000.0
-    opening = np.arccos(neck / chamber)
-    walls = arc((0, floor + chamber), chamber, -np.pi / 2, opening)
-    neck_starts = np.flatnonzero(np.isclose(outline[:, 0], neck))[-1]
-    flask = np.vstack([walls, outline[neck_starts:]])
-    highest = ball - np.sqrt((BALL + FOLDED) ** 2 - neck**2)
-    area = 2 * np.pi * chamber * (walls[-1, 1] - floor) + 2 * np.pi * neck * (highest - walls[-1, 1])
+    """A chamber 4.6 um wide behind a neck of 0.5 um is folded all over, 2.7 um below the surface all round."""
+    neck, chamber, rim = 250.0, 2300.0, 60.0
+    walls = arc((0, 0), chamber, -np.pi / 2, np.arccos(neck / chamber))
+    tube = tube_outline(neck, 2000, rim)
+    flask = np.vstack([walls, tube[N_ARC:]])
+    height = walls[-1, 1]
+    area = 2 * np.pi * chamber * (height + chamber) + 2 * np.pi * neck * (top_of_fold(neck, rim) - height)
     mesh = turned(revolved(flask, 400, 120), 4)
     assert measure_infolding(mesh).area_um2 == pytest.approx(area / 1e6, rel=0.02)
-    assert infolding_depth_nm(mesh)[0] == pytest.approx(ball - floor - BALL, rel=0.01)
+    assert infolding_depth_nm(mesh).max() == pytest.approx(RADIUS - chamber, rel=0.005)
 
 
 def test_shallow_grooves() -> None:
@@ -251,7 +269,7 @@ def test_twenty_rotations() -> None:
     """A nucleus with a groove and a tube is the same within 2 % however it is turned, near the origin and far away."""
     groove, tube = OUTLINES["groove"], OUTLINES["tube"]
     both = np.vstack([tube[tube[:, 1] > 0], groove[groove[:, 1] < 0]])
-    mesh = revolved(both, 400, 80)
+    mesh = revolved(both, 300, 70)
     measured = [measure_infolding(turned(mesh, seed, FAR * (seed % 2))) for seed in range(20)]
     assert {infolding.n_folds for infolding in measured} == {measured[0].n_folds}
     for name in ("area_um2", "fraction", "mean_depth_nm", "depth_95_nm"):
@@ -263,7 +281,7 @@ def test_twenty_rotations() -> None:
 def test_densities_from_12_000_to_700_000_vertices(n_along: int, n_round: int) -> None:
     """A groove is the same within 2 % of the truth, and so of one another, on coarse and fine meshes."""
     mesh = turned(revolved(OUTLINES["groove"], n_along, n_round), 1)
-    assert_near(measure_infolding(mesh), truth(OUTLINES["groove"]))
+    assert_near(measure_infolding(mesh), true_infolding("groove"))
 
 
 def test_vertices_without_a_face() -> None:
@@ -287,6 +305,6 @@ def test_real_nuclei_turned_and_refined(scene: str) -> None:
     for nucleus in json.loads((folder / "tables.json").read_text())["nuclei"]:
         mesh = layer.mesh(nucleus["id"])
         first = measure_infolding(mesh)
-        for seed in range(3):
+        for seed in range(2):
             assert_near(measure_infolding(turned(mesh, seed)), first)
         assert_near(measure_infolding(mesh.subdivide()), first)
