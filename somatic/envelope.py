@@ -31,6 +31,8 @@ _WIDEST_MOUTH_NM = 1.9 * _BALL_RADIUS_NM
 """Mouths in which the ball's lowest place counts: into narrower ones it sinks less than 6 nm, through wider ones."""
 _TOUCH_NM = 1.0
 """A ball that reaches less than this into the surface lies on it."""
+_N_TRIES = 3
+"""To find points of the rim on which the ball rests, and to lift it off what it still reaches into."""
 _RISE_NM = 40.0
 """How far a ball may be lifted out of the surface; one that has to rise more than this belongs somewhere else."""
 
@@ -219,7 +221,8 @@ def _in_mouths(tree: cKDTree, centres: np.ndarray, touched: np.ndarray) -> np.nd
     """Centres of the ball where it has sunk into a mouth as far as it can, (m, 3).
 
     Between two places near each other, in which it touches points far apart, is one where it rests on both of these,
-    or on both and a third. Nodes of a grid miss such places, and the ball would seem to sink less than it does.
+    or on others of the same rim, or on three. Nodes of a grid miss such places, and the ball would seem to sink less
+    than it does.
 
     Parameters
     ----------
@@ -228,38 +231,60 @@ def _in_mouths(tree: cKDTree, centres: np.ndarray, touched: np.ndarray) -> np.nd
     centres, touched : (n, 2, 3) float
         Pairs of centres, and the point of the surface that the ball touches from each.
     """
-    across = touched[:, 1] - touched[:, 0]
-    width = np.linalg.norm(across, axis=1)
-    is_mouth = (width > _NARROWEST_MOUTH_NM) & (width < _WIDEST_MOUTH_NM)
-    centres, touched, across, width = centres[is_mouth], touched[is_mouth], across[is_mouth], width[is_mouth]
-    middle = touched.mean(axis=1)
-    upwards = centres.mean(axis=1) - middle
-    upwards -= across * ((upwards * across).sum(axis=1) / width**2)[:, None]
-    upwards /= np.linalg.norm(upwards, axis=1)[:, None]
-    on_two = middle + upwards * np.sqrt(_BALL_RADIUS_NM**2 - (width / 2) ** 2)[:, None]
-    distance, nearest = tree.query(on_two)
-    rests = distance > _BALL_RADIUS_NM - _TOUCH_NM
-    third = tree.data[nearest]
-    on_three = _resting(touched[~rests, 0], touched[~rests, 1], third[~rests], upwards[~rests])
-    distance, nearest = tree.query(on_three)
-    fits = distance > _BALL_RADIUS_NM - _RISE_NM
-    touched = tree.data[nearest[fits]]
-    lifted = touched + (on_three[fits] - touched) * (_BALL_RADIUS_NM / distance[fits])[:, None]
-    return np.concatenate([on_two[rests], lifted])
+    above, a, b = centres.mean(axis=1), touched[:, 0], touched[:, 1]
+    found = []
+    for _ in range(_N_TRIES):
+        width = np.linalg.norm(b - a, axis=1)
+        is_mouth = (width > _NARROWEST_MOUTH_NM) & (width < _WIDEST_MOUTH_NM)
+        above, a, b = above[is_mouth], a[is_mouth], b[is_mouth]
+        on_two = _on_two(a, b, above)
+        distance, nearest = tree.query(on_two)
+        sinks_in = distance < _BALL_RADIUS_NM - _TOUCH_NM
+        found.append(on_two[~sinks_in])
+        above, a, b, third = above[sinks_in], a[sinks_in], b[sinks_in], tree.data[nearest[sinks_in]]
+        found.append(_lifted(tree, _on_three(a, b, third, above)))
+        # Where the third point is of the same rim as one of the two, the ball touches the rim there.
+        to_a, to_b = np.linalg.norm(third - a, axis=1), np.linalg.norm(third - b, axis=1)
+        is_same_rim = np.minimum(to_a, to_b) < _NARROWEST_MOUTH_NM
+        instead_of_a = (to_a < to_b)[:, None]
+        a, b = np.where(instead_of_a, third, a)[is_same_rim], np.where(instead_of_a, b, third)[is_same_rim]
+        above = above[is_same_rim]
+    return np.concatenate(found)
 
 
-def _resting(a: np.ndarray, b: np.ndarray, c: np.ndarray, upwards: np.ndarray) -> np.ndarray:
-    """Centres of balls that rest on three points each, above them, (m, 3); none where there is no such ball."""
+def _on_two(a: np.ndarray, b: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Centres of balls that rest on two points each, as near as can be below a third."""
+    middle, across = (a + b) / 2, b - a
+    width_2 = (across**2).sum(axis=1)
+    up = above - middle
+    up -= across * ((up * across).sum(axis=1) / width_2)[:, None]
+    return middle + up * (np.sqrt(_BALL_RADIUS_NM**2 - width_2 / 4) / np.linalg.norm(up, axis=1))[:, None]
+
+
+def _on_three(a: np.ndarray, b: np.ndarray, c: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Centres of balls that rest on three points each, on the side of a fourth; none where there is no such ball."""
     to_b, to_c = b - a, c - a
     normal = np.cross(to_b, to_c)
+    normal *= np.sign((normal * (above - a)).sum(axis=1))[:, None]
+    to_b_2, to_c_2, normal_2 = ((edge**2).sum(axis=1)[:, None] for edge in (to_b, to_c, normal))
     with np.errstate(divide="ignore", invalid="ignore"):
-        normal *= (np.sign((normal * upwards).sum(axis=1)) / np.linalg.norm(normal, axis=1))[:, None]
-        # The centre of the circle through the points, from the first of them.
-        across = np.cross(to_c * (to_b**2).sum(axis=1)[:, None] - to_b * (to_c**2).sum(axis=1)[:, None], normal)
-        across /= 2 * (np.cross(to_b, to_c) * normal).sum(axis=1)[:, None]
-        height = np.sqrt(_BALL_RADIUS_NM**2 - (across**2).sum(axis=1))
-    exists = height > 0
-    return (a + across + normal * height[:, None])[exists]
+        # From the first point to the centre of the circle through the three.
+        to_centre = np.cross(np.cross(to_b, to_c), to_b * to_c_2 - to_c * to_b_2) / (2 * normal_2)
+        height = np.sqrt(_BALL_RADIUS_NM**2 - (to_centre**2).sum(axis=1))[:, None]
+        centres = a + to_centre + normal * (height / np.sqrt(normal_2))
+    return centres[height[:, 0] > 0]
+
+
+def _lifted(tree: cKDTree, centres: np.ndarray) -> np.ndarray:
+    """Centres of balls lifted out of the surface, without those that lie deep in it."""
+    distance, nearest = tree.query(centres)
+    fits = distance > _BALL_RADIUS_NM - _RISE_NM
+    centres, distance, nearest = centres[fits], distance[fits], nearest[fits]
+    for _ in range(_N_TRIES):
+        touched = tree.data[nearest]
+        centres = touched + (centres - touched) * np.maximum(_BALL_RADIUS_NM / distance, 1)[:, None]
+        distance, nearest = tree.query(centres)
+    return centres
 
 
 def _distance(points: np.ndarray, centres: np.ndarray) -> np.ndarray:

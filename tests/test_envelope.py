@@ -212,7 +212,7 @@ def true_infolding(name: str) -> Infolding:
 @pytest.mark.parametrize("name", OUTLINES)
 def test_folds_of_known_area_and_depth(name: str) -> None:
     """Area, share, mean depth and 95 % of grooves, pits and tubes, 0.3 to 2 um wide, within 2 %, and one of each."""
-    measured = measure_infolding(turned(revolved(OUTLINES[name], 500, 100), 7, FAR))
+    measured = measure_infolding(turned(revolved(OUTLINES[name], 700, 100), 7, FAR))
     assert_near(measured, true_infolding(name))
     assert measured.n_folds == 1
 
