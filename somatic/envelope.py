@@ -25,7 +25,7 @@ _LONGEST_EDGE_NM = 500.0
 _SAMPLE_NM = 150.0
 """Points of the surface lie about this close, for which the ball sinks 2 to 4 nm between them."""
 _GRID_NM = 250.0
-"""Of the grids on which the ball and the depth are looked for; interpolation of the depth errs by up to 6 nm."""
+"""Of the grids on which the ball, and depths that are no fold's, are looked for."""
 _NARROWEST_MOUTH_NM = 2 * _SAMPLE_NM
 _WIDEST_MOUTH_NM = 1.9 * _BALL_RADIUS_NM
 """Mouths in which the ball's lowest place counts: into narrower ones it sinks less than 6 nm, through wider ones."""
@@ -152,7 +152,7 @@ def infolding_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
     vertices = mesh.vertices - mesh.bounds[0]
     centres = _ball_centres(_surface_points(mesh) - mesh.bounds[0])
     depth_nm = np.zeros(len(vertices))
-    depth_nm[in_use] = np.maximum(_distance(vertices[in_use], centres) - _BALL_RADIUS_NM, 0)
+    depth_nm[in_use] = np.maximum(_depth(vertices[in_use], centres), 0)
     return depth_nm
 
 
@@ -287,20 +287,24 @@ def _lifted(tree: cKDTree, centres: np.ndarray) -> np.ndarray:
     return centres
 
 
-def _distance(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Distance of each point from the nearest centre, interpolated between the nodes of a grid near the points.
+def _depth(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """How much farther than a radius each point is from the nearest centre of the ball.
 
-    The centres are so far away that it changes evenly, and the nodes may be far fewer than the points.
+    Most points are not folded. For them it is interpolated between the nodes of a grid, which are fewer.
     """
+    tree = _tree(centres)
     place = (points - points.min(axis=0)) / _GRID_NM
     cell = place.astype(np.int64)
     near = np.zeros(cell.max(axis=0) + 2, dtype=bool)
     for x, y, z in np.ndindex(2, 2, 2):
         near[cell[:, 0] + x, cell[:, 1] + y, cell[:, 2] + z] = True
     nodes = points.min(axis=0) + _GRID_NM * np.argwhere(near)
-    distance = np.zeros(near.shape)
-    distance[near] = _tree(centres).query(nodes)[0]
-    return ndimage.map_coordinates(distance, place.T, order=1)
+    on_grid = np.zeros(near.shape)
+    on_grid[near] = tree.query(nodes)[0] - _BALL_RADIUS_NM
+    depth = ndimage.map_coordinates(on_grid, place.T, order=1)
+    may_be_folded = depth > _FOLD_DEPTH_NM / 2
+    depth[may_be_folded] = tree.query(points[may_be_folded])[0] - _BALL_RADIUS_NM
+    return depth
 
 
 def _tree(points: np.ndarray) -> cKDTree:
