@@ -146,7 +146,8 @@ def infolding_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
     Returns
     -------
     (n,) float
-        In nm, right to 5 nm on average and 20 nm at worst; about 0 where the surface is not folded, and for a vertex without a face.
+        In nm, right to 5 nm on average and 20 nm at worst. About 0 where the surface is not folded, and 0 for a vertex
+        without a face.
     """
     in_use = mesh.referenced_vertices
     vertices = mesh.vertices - mesh.bounds[0]
@@ -159,14 +160,12 @@ def infolding_depth_nm(mesh: trimesh.Trimesh) -> np.ndarray:
 def _surface_points(mesh: trimesh.Trimesh) -> np.ndarray:
     """Points of the surface, (n, 3): one for each cube of the sample length that it passes through, or nearly so."""
     n_parts = np.ceil(_longest_edge(mesh) / _SAMPLE_NM).astype(int)
-    inside, on_edges = [], []
+    found = [mesh.vertices[mesh.referenced_vertices]]
     for n in np.unique(n_parts[n_parts > 1]):
         weights = np.array([(i, j, n - i - j) for i in range(n) for j in range(n - i + 1) if j < n and i + j > 0]) / n
-        is_inside = (weights > 0).all(axis=1)
-        inside.append((weights[is_inside] @ mesh.triangles[n_parts == n]).reshape(-1, 3))
-        on_edges.append((weights[~is_inside] @ mesh.triangles[n_parts == n]).reshape(-1, 3))
-    # Of a cube's points the last is taken: where faces meet at a sharp edge, the ball lies on the edge.
-    points = np.concatenate([*inside, *on_edges, mesh.vertices[mesh.referenced_vertices]])
+        found.append((weights @ mesh.triangles[n_parts == n]).reshape(-1, 3))
+    # Any point of a cube will do. To prefer vertices, which stick out, would make the depth depend on their number.
+    points = np.concatenate(found)
     cube = ((points - mesh.bounds[0]) / _SAMPLE_NM).astype(np.int64)
     of_cube = np.full(cube.max(axis=0) + 1, -1, dtype=np.int32)
     of_cube[tuple(cube.T)] = np.arange(len(points))
