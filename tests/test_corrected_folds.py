@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from shared import SCENES, scene_of
 
-from somatic.envelope import Infolding, infolding_depth_nm, measure_infolding
+from somatic.corrected.folds import Infolding, fold_depth_nm, measure_infolding
 from somatic.nucleus import NucleusLayer
 
 RADIUS = 5000.0
@@ -165,7 +165,7 @@ def test_convex_nuclei_have_no_folds(axes_nm: tuple, n_subdivisions: int) -> Non
     smooth = trimesh.creation.icosphere(n_subdivisions)
     smooth = turned(trimesh.Trimesh(smooth.vertices * axes_nm, smooth.faces, process=False), 3, FAR)
     assert measure_infolding(smooth) == SMOOTH
-    assert infolding_depth_nm(smooth).max() < 20
+    assert fold_depth_nm(smooth).max() < 20
 
 
 def test_faces_larger_than_the_ball() -> None:
@@ -186,7 +186,7 @@ def test_faces_larger_than_the_ball() -> None:
     across, _, height = fine.vertices[in_slit].T
     # The ball lies on the two edges.
     expected = np.hypot(across, 3000 + np.sqrt(BALL**2 - 200**2) - height) - BALL
-    error = infolding_depth_nm(fine)[in_slit] - expected
+    error = fold_depth_nm(fine)[in_slit] - expected
     assert np.abs(error).mean() < 5
     assert np.abs(error).max() < 15
     infolding = measure_infolding(box)
@@ -200,7 +200,7 @@ def test_a_ring_with_a_hole_too_small_for_the_ball(seed: int) -> None:
     ring, thickness = 3000.0, 2000.0
     mesh = trimesh.creation.torus(ring, thickness, major_sections=200, minor_sections=100)
     ball = np.sqrt((BALL + thickness) ** 2 - ring**2)
-    depth = infolding_depth_nm(turned(mesh, seed))
+    depth = fold_depth_nm(turned(mesh, seed))
     assert depth.max() == pytest.approx(np.hypot(ring - thickness, ball) - BALL, rel=0.01)
 
 
@@ -242,7 +242,7 @@ def test_a_tube_in_closed_form() -> None:
     assert true_infolding("tube").area_um2 == pytest.approx(area_um2, rel=1e-3)
     mesh = turned(revolved(OUTLINES["tube"], 500, 100), 5)
     assert measure_infolding(mesh).area_um2 == pytest.approx(area_um2, rel=0.02)
-    assert infolding_depth_nm(mesh).max() == pytest.approx(ball - bottom - BALL, rel=0.005)
+    assert fold_depth_nm(mesh).max() == pytest.approx(ball - bottom - BALL, rel=0.005)
 
 
 @pytest.mark.parametrize("n_pits", [1, 4, 12])
@@ -266,7 +266,7 @@ def test_a_hollow_that_holds_the_ball_but_does_not_let_it_in() -> None:
     area = 2 * np.pi * chamber * (height + chamber) + 2 * np.pi * neck * (top_of_fold(neck, rim) - height)
     mesh = turned(revolved(flask, 400, 120), 4)
     assert measure_infolding(mesh).area_um2 == pytest.approx(area / 1e6, rel=0.02)
-    assert infolding_depth_nm(mesh).max() == pytest.approx(RADIUS - chamber, rel=0.005)
+    assert fold_depth_nm(mesh).max() == pytest.approx(RADIUS - chamber, rel=0.005)
 
 
 def test_shallow_grooves() -> None:
@@ -301,7 +301,7 @@ def test_vertices_without_a_face() -> None:
     mesh = revolved(OUTLINES["tube"], 300, 60)
     stray = trimesh.Trimesh(np.vstack([mesh.vertices, FAR]), mesh.faces, process=False)
     assert measure_infolding(stray) == measure_infolding(mesh)
-    assert infolding_depth_nm(stray)[-1] == 0
+    assert fold_depth_nm(stray)[-1] == 0
 
 
 def test_a_nucleus_smaller_than_a_voxel() -> None:
