@@ -4,12 +4,14 @@ Source: Garland and Heckbert, "Surface simplification using quadric error metric
 edges is replaced by passes over the mesh, each with a higher limit, in which no vertex takes part twice.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from somatic.compiled import compiled
 from somatic.edges import edge_before, next_edge, opposite_edges
 
-_LIMITS_NM2 = (1.0, 4.0, 10.0, 30.0, 74.0, 74.0, 74.0)
+LIMITS_NM2 = (1.0, 4.0, 10.0, 30.0, 74.0, 74.0, 74.0)
 """Error up to which edges are collapsed, pass by pass: the mean square of the distance from the faces that were there.
 
 The last is where zmesh's own simplification of a cutout of 15 um ends, which is that of the published features: there
@@ -27,8 +29,10 @@ _LEAST_COMPACTNESS = 0.05
 """Of a face that was moved; 1 for an equilateral triangle, 0 for a needle."""
 
 
-def simplify(vertices_nm: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Collapse edges until each that is left would move the surface by more than some 9 nm.
+def simplify(
+    vertices_nm: np.ndarray, faces: np.ndarray, limits_nm2: Sequence[float] = LIMITS_NM2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Collapse edges until each that is left would move the surface by more than a limit, by default some 9 nm.
 
     Parameters
     ----------
@@ -36,6 +40,8 @@ def simplify(vertices_nm: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
         Best near the origin.
     faces : (m, 3) int32
         Each edge has one face on either side, or it is a border, which stays as it is.
+    limits_nm2 : sequence of float
+        Error up to which edges are collapsed, pass by pass.
 
     Returns
     -------
@@ -45,7 +51,7 @@ def simplify(vertices_nm: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     """
     points = vertices_nm.astype(np.float64)
     faces = faces.copy()
-    _collapse(points, faces, _quadrics(points, faces), opposite_edges(faces, len(points)), np.array(_LIMITS_NM2))
+    _collapse(points, faces, _quadrics(points, faces), opposite_edges(faces, len(points)), np.array(limits_nm2))
     faces = faces[faces[:, 0] >= 0]
     used = np.zeros(len(points), dtype=bool)
     used[faces] = True

@@ -83,12 +83,13 @@ def test_missing_sections(missing: int, every: int) -> None:
         np.testing.assert_array_equal(mirrored[:, ::-1], found)
 
 
-def test_five_missing_sections_are_too_many() -> None:
-    """What lies more than two sections from anything is not made up, but for what the closing bridges."""
+def test_nine_missing_sections_are_too_many() -> None:
+    """A gap that is wider than what the closing bridges is not made up: the larger part on one side is kept."""
     labels = ball(2500)
-    labels[:, :, 60:66] = UNLABELLED
-    found, _ = repaired(labels)
-    assert not found[:, :, 62:64].any()
+    labels[:, :, 60:69] = UNLABELLED
+    found, columns = repaired(labels)
+    assert not found[:, :, 63:66].any()
+    assert columns["n_components"] == 2
 
 
 @pytest.mark.parametrize(("between", "is_filled"), [(UNLABELLED, True), (NEIGHBOUR, False)])

@@ -12,6 +12,7 @@ from scipy import ndimage
 from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
+from somatic.compiled import compiled
 from somatic.features import Row
 
 _BALL_RADIUS_NM = 2000.0
@@ -119,8 +120,18 @@ def _with_short_edges(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 def _longest_edge(mesh: trimesh.Trimesh) -> np.ndarray:
     """Length of the longest edge of each face."""
-    a, b, c = mesh.triangles.swapaxes(0, 1)
-    return np.sqrt(np.max([np.einsum("ij,ij->i", edge, edge) for edge in (b - a, c - b, a - c)], axis=0))
+    return _longest(mesh.vertices.view(np.ndarray), mesh.faces.view(np.ndarray))
+
+
+@compiled
+def _longest(vertices, faces):
+    longest = np.zeros(len(faces))
+    for n, face in enumerate(faces):
+        for k in range(3):
+            p, q = vertices[face[k]], vertices[face[k - 1]]
+            squared = (p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2 + (p[2] - q[2]) ** 2
+            longest[n] = max(longest[n], np.sqrt(squared))
+    return longest
 
 
 def _deeper(corners_nm: np.ndarray, limit_nm: float) -> tuple[np.ndarray, np.ndarray]:

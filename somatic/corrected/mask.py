@@ -13,7 +13,7 @@ from somatic.soma import Place, SomaMask
 from somatic.volume.box import Box
 from somatic.voxels import voxels_inside
 
-_SLIT_NM = 160.0
+_SLIT_NM = 240.0
 """Unlabelled gaps of up to this width between two parts of the cell are filled: organelles, membranes, cracks."""
 _MISSING_SECTIONS = 4
 """Of so many unlabelled sections in a row each belongs to what is nearest along z."""
@@ -60,22 +60,29 @@ def repair(cutout: Cutout, place: Place, nucleus: trimesh.Trimesh | None) -> Som
             columns["frac_nucleus_in_segment"] = _both(mask, inside).count() / n_nucleus
             if _surrounds(mask, unlabelled, inside):
                 mask = _either(mask, inside)
-    sections, closed = fill_sections(mask, unlabelled), close(mask, reach_vx.tolist())
-    mask = _either(sections, _both(closed, unlabelled))
+    sections, unknown = fill_sections(mask, unlabelled)
+    mask = _either(sections, _both(close(mask, reach_vx.tolist()), unknown))
     mask, columns["n_components"] = keep_region(fill_holes(mask), seed)
     columns["n_somata"] = count_somata(mask, place.resolution_nm)
     return SomaMask(mask, part.lower_vx, columns)
 
 
-def fill_sections(mask: BitMask, unlabelled: BitMask) -> BitMask:
+def fill_sections(mask: BitMask, unlabelled: BitMask) -> tuple[BitMask, BitMask]:
     """Have each unlabelled voxel between two labelled ones along z be what the nearer one is.
 
     Only in gaps of up to four sections. In the middle of a gap of one or three, where both are equally near and one is
     of the cell and the other not, every second voxel is: half of them, as the surface runs from one to the other.
+
+    Returns
+    -------
+    BitMask
+        The mask with these.
+    BitMask
+        The unlabelled voxels of which nothing is known yet, since they lie in no such gap.
     """
-    filled = BitMask(mask.words.copy(), mask.n_x)
-    _fill_sections(mask.words, unlabelled.words & ~mask.words, filled.words)
-    return filled
+    filled, unknown = BitMask(mask.words.copy(), mask.n_x), BitMask(unlabelled.words & ~mask.words, mask.n_x)
+    _fill_sections(mask.words, unknown.words.copy(), filled.words, unknown.words)
+    return filled, unknown
 
 
 def count_somata(mask: BitMask, resolution_nm: np.ndarray) -> int:
@@ -133,7 +140,7 @@ def _either(one: BitMask, other: BitMask) -> BitMask:
 
 
 @compiled
-def _fill_sections(mask, unlabelled, filled):
+def _fill_sections(mask, unlabelled, filled, unknown):
     n_words, n_y, n_z = mask.shape
     for w in range(n_words):
         for y in range(n_y):
@@ -158,6 +165,7 @@ def _fill_sections(mask, unlabelled, filled):
                         else:
                             found |= every_second & ((cell_below & other_above) | (other_below & cell_above))
                         filled[w, y, z] |= found
+                        unknown[w, y, z] &= ~((cell_below | other_below) & (cell_above | other_above))
                         gap_above &= unlabelled[w, y, z + above]
                     gap_below &= unlabelled[w, y, z - below]
 

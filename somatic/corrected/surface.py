@@ -60,7 +60,9 @@ def _march(words, n_x, factors, along_x, along_y, along_z, triangles, n_triangle
     # Layers blurred along x and z, and two layers of the field with one voxel more on every side. Of each row only a
     # span along z may be other than 0, and in the field other than outside.
     ring, ring_spans = np.zeros((len(along_y), n_x_merged, n_z), np.float32), _no_spans(len(along_y), n_x_merged)
-    field, spans = np.zeros((2, n_x_merged + 2, n_z + 2), np.float32), _no_spans(2, n_x_merged + 2)
+    field, spans = np.full((2, n_x_merged + 2, n_z + 2), np.float32(-0.5)), _no_spans(2, n_x_merged + 2)
+    # Most rows are empty: only what was written is cleared again.
+    share, blurred_z = np.zeros((n_x_merged, n_z), np.float32), np.zeros((n_x_merged, n_z), np.float32)
     numbered = np.empty((3, 2, n_x_merged + 2, n_z + 2), np.int32)
     vertices, n_vertices = np.empty((1024, 3), np.float32), 0
     faces, n_faces = np.empty((2048, 3), np.int32), 0
@@ -69,7 +71,8 @@ def _march(words, n_x, factors, along_x, along_y, along_z, triangles, n_triangle
         y = min(max(layer - 1, 0), n_y - 1)
         while n_blurred < min(y + half + 1, n_y):
             slot = n_blurred % len(along_y)
-            _blur_layer(words, n_x, factors, along_x, along_z, n_blurred, ring[slot], ring_spans[slot])
+            _add_voxels(words, n_x, factors, n_blurred, share)
+            _blur_layer(share, along_x, along_z, blurred_z, ring[slot], ring_spans[slot])
             n_blurred += 1
         upper, lower = field[layer % 2], field[(layer + 1) % 2]
         of_upper, of_lower = spans[layer % 2], spans[(layer + 1) % 2]
@@ -113,16 +116,13 @@ def _no_spans(n_layers, n_rows):
 
 
 @compiled
-def _blur_layer(words, n_x, factors, kernel_x, kernel_z, layer, blurred, spans):
-    """Merge the voxels of a layer across y, and blur it along z and x; beyond its ends it goes on as it ends."""
-    n_x_merged, n_z = blurred.shape
+def _blur_layer(share, kernel_x, kernel_z, blurred_z, blurred, spans):
+    """Blur a layer along z and x; beyond its ends it goes on as it ends. `share` and `blurred_z` are empty after it."""
+    n_x, n_z = blurred.shape
     half = len(kernel_z) // 2
-    share = np.zeros((n_x_merged, n_z), np.float32)
-    _add_voxels(words, n_x, factors, layer, share)
-    along_z = np.zeros_like(share)
     row = np.empty(n_z + 2 * half, np.float32)
-    starts, stops = np.full(n_x_merged, 2**31), np.zeros(n_x_merged, np.int64)
-    for x in range(n_x_merged):
+    starts, stops = np.full(n_x, 2**31), np.zeros(n_x, np.int64)
+    for x in range(n_x):
         first, last = 0, n_z
         while first < last and share[x, first] == 0:
             first += 1
@@ -132,16 +132,19 @@ def _blur_layer(words, n_x, factors, kernel_x, kernel_z, layer, blurred, spans):
             continue
         starts[x], stops[x] = max(first - half, 0), min(last + half, n_z)
         row[:half], row[half : half + n_z], row[half + n_z :] = share[x, 0], share[x], share[x, -1]
+        share[x, first:last] = 0
         for k in range(len(kernel_z)):
-            _add(along_z[x, starts[x] : stops[x]], row[starts[x] + k : stops[x] + k], kernel_z[k])
-    blurred[:] = 0
+            _add(blurred_z[x, starts[x] : stops[x]], row[starts[x] + k : stops[x] + k], kernel_z[k])
     half = len(kernel_x) // 2
-    for x in range(n_x_merged):
+    for x in range(n_x):
+        blurred[x, spans[x, 0] : spans[x, 1]] = 0
         spans[x, 0], spans[x, 1] = 2**31, 0
         for k in range(len(kernel_x)):
-            of = min(max(x + k - half, 0), n_x_merged - 1)
-            _add(blurred[x, starts[of] : stops[of]], along_z[of, starts[of] : stops[of]], kernel_x[k])
+            of = min(max(x + k - half, 0), n_x - 1)
+            _add(blurred[x, starts[of] : stops[of]], blurred_z[of, starts[of] : stops[of]], kernel_x[k])
             spans[x, 0], spans[x, 1] = min(spans[x, 0], starts[of]), max(spans[x, 1], stops[of])
+    for x in range(n_x):
+        blurred_z[x, starts[x] : stops[x]] = 0
 
 
 @compiled
@@ -184,7 +187,7 @@ def _blur_along_y(ring, ring_spans, kernel, y, n_y, field, spans):
     half = len(kernel) // 2
     for x in range(n_x):
         row = field[x + 1, 1 : n_z + 1]
-        row[:] = -0.5
+        row[spans[x + 1, 0] - 1 : spans[x + 1, 1] - 1] = -0.5
         start, stop = 2**31, 0
         for k in range(len(kernel)):
             slot = min(max(y + k - half, 0), n_y - 1) % len(kernel)
