@@ -161,7 +161,7 @@ def _show(row: dict[str, Any], title: str, seconds: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from somatic.features import COLUMNS
+    from somatic.features import columns_of
 
     console = Console()
     with_meaning = console.width >= _WIDTH_FOR_MEANING
@@ -171,7 +171,7 @@ def _show(row: dict[str, Any], title: str, seconds: dict[str, float]) -> None:
     table.add_column("unit", no_wrap=True)
     if with_meaning:
         table.add_column("meaning", no_wrap=True)
-    for column in COLUMNS:
+    for column in columns_of(row["definitions"]):
         # A reason is a sentence and stands below.
         if column.name != "reason":
             unit = "" if column.unit == "1" else column.unit

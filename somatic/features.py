@@ -218,6 +218,13 @@ MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COL
 CORRECTED_ONLY = frozenset({"cap_area_um2", "fold_depth_95_nm", "n_folds", "frac_nucleus_in_segment", "n_somata"})
 """Names of the columns that the published definitions leave null."""
 
+
+def columns_of(definitions: str) -> tuple[Column, ...]:
+    """The columns that some definitions have, in the order of the file."""
+    left_out = CORRECTED_ONLY if definitions == "published" else frozenset()
+    return tuple(column for column in COLUMNS if column.name not in left_out)
+
+
 _PUBLISHED = frozenset(_ORDER[:14])
 _OF_THE_OLD_CODE = frozenset(_ORDER[14:26])
 

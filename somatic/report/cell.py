@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 from trimesh.viewer.notebook import scene_to_html
 
-from somatic.features import COLUMNS
+from somatic.features import COLUMNS, columns_of
 from somatic.quality import NUMERIC, is_position, marks, measured_values
 from somatic.report.drawing import draw_picture, make_scene
 from somatic.report.page import render
@@ -48,7 +48,9 @@ def cell_report(view: CellView, title: str, url: str | None, features: pa.Table 
         picture=png_url(draw_picture(view, title)),
         n_counted=int(view.counted.sum()),
         n_synapses=len(view.counted),
-        numbers=[_number(column.name, column.unit, row[column.name], features) for column in COLUMNS],
+        numbers=[
+            _number(column.name, column.unit, row[column.name], features) for column in columns_of(row["definitions"])
+        ],
         plots=[] if features is None else _plots(row, features),
         n_others=None if features is None else features.num_rows,
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from somatic.features import COLUMNS, SCHEMA
+from somatic.features import COLUMNS, SCHEMA, columns_of
 from somatic.progress import duration, size_in_words
 from somatic.quality import CELLS_FOR_MARKS, FLAG_COLUMNS, NUMERIC, count_flags, marks, measured_values
 from somatic.report.cells import MAX_FAILURES, listed_cells, of_shape
@@ -69,7 +69,8 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
     features, manifest = results.features, results.manifest
     cells = listed_cells(features, results.flags)
     depth = _depth(results)
-    empty = [name for name in NUMERIC if features[name].null_count == features.num_rows]
+    found = [name for name in NUMERIC if features[name].null_count < features.num_rows]
+    defined = {column.name for column in columns_of(manifest["config"]["definitions"])}
     n_failed = _number(pc.equal(features["status"], "failed"))
     return render(
         "report.html.jinja",
@@ -83,8 +84,8 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
         flags=[(column, count_flags(results.flags)[column.name]) for column in FLAG_COLUMNS],
         yes_no=_yes_no(features),
         marks_from=CELLS_FOR_MARKS,
-        histograms=[_histogram(features, name) for name in NUMERIC if name not in empty],
-        empty=empty,
+        histograms=[_histogram(features, name) for name in found],
+        empty=[name for name in NUMERIC if name in defined.difference(found)],
         volumes=density(
             _floats(features, "nucleus_volume_um"),
             _floats(features, "soma_volume_um"),
