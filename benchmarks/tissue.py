@@ -55,6 +55,10 @@ class Tissue:
         """Cloudpath of the nuclei, with meshes."""
         return f"precomputed://file://{self.folder.resolve()}/nuclei"
 
+    def leaves(self) -> NDArray[np.uint64]:
+        """Labels of the first cell, sorted."""
+        return np.load(self.folder / "leaves.npy")
+
     def nuclei(self) -> pd.DataFrame:
         """Columns id, pt_root_id, pt_position (voxels of 4 x 4 x 40 nm)."""
         return pd.read_parquet(self.folder / "nuclei.parquet")
@@ -70,6 +74,8 @@ def write_tissue(
     n_cells: tuple[int, int, int],
     file_vx: tuple[int, int, int] = (128, 128, 64),
     seed: int = 0,
+    *,
+    as_watershed: bool = False,
 ) -> Tissue:
     """Write tissue in which the cutout of every cell lies inside the volume, or take it where it stands already.
 
@@ -83,9 +89,11 @@ def write_tissue(
     file_vx : (3,) int
         Voxels of a file.
     seed : int
+    as_watershed : bool
+        Whether labels are supervoxels of at most 1 um, as below a graph, and not root ids.
     """
     tissue = Tissue(folder, voxel_nm, n_cells)
-    wanted = json.dumps([asdict(tissue) | {"folder": ""}, file_vx, seed])
+    wanted = json.dumps([asdict(tissue) | {"folder": ""}, file_vx, seed, as_watershed])
     done = folder / "done.json"
     if done.exists() and done.read_text() == wanted:
         return tissue
@@ -94,7 +102,8 @@ def write_tissue(
     shape = np.ceil((2 * RADIUS_UM + 1 + SPACING_UM * (np.array(n_cells) - 1)) / voxel_um).astype(np.int64)
     cells = _make_cells(rng, n_cells)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_segmentation(folder / "seg", rng, cells, voxel_um, shape, file_vx)
+    leaves = _write_segmentation(folder / "seg", rng, cells, voxel_um, shape, file_vx, as_watershed)
+    np.save(folder / "leaves.npy", leaves)
     _write_nuclei(folder / "nuclei", cells, voxel_um, shape)
     offset_um = OFFSET_VX * voxel_um
     position = [np.rint((cell.nucleus.centre_um + offset_um) * 1000 / TABLE_NM).astype(int).tolist() for cell in cells]
@@ -139,8 +148,11 @@ def _write_segmentation(
     voxel_um: NDArray[np.float64],
     shape: NDArray[np.int64],
     file_vx: tuple[int, int, int],
-) -> None:
+    as_watershed: bool,
+) -> NDArray[np.uint64]:
+    """Write the labels, and return those of the first cell."""
     layer = _create_layer(folder, "uint64", voxel_um, shape, file_vx)
+    leaves: list[NDArray[np.uint64]] = []
     # Only the tile of the neuropil is taken, copied without its warp, which would cost minutes here.
     tile = make_neuropil(rng, voxel_um).tile
     period = np.round(TILE_UM / voxel_um).astype(np.int64)
@@ -152,8 +164,21 @@ def _write_segmentation(
         key += (copy_x * 16 + copy_y) * 16 + copy_z
         labels = np.where(key < 0, 0, _NEURITES + 1 + np.abs(key) * _FACTOR % _PRIME).astype(np.uint64)
         _paint(labels, cells, lower, upper, voxel_um)
+        is_first = labels == FIRST_ROOT
+        if as_watershed:
+            labels = _supervoxels(labels, lower, voxel_um)
+        leaves.append(np.unique(labels[is_first]))
         corner = lower + OFFSET_VX
         layer[tuple(slice(int(a), int(a) + n) for a, n in zip(corner, labels.shape, strict=True))] = labels
+    return np.unique(np.concatenate(leaves))
+
+
+def _supervoxels(labels: NDArray[np.uint64], lower: NDArray, voxel_um: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Labels cut along a grid of 1 um: low bits tell objects apart, high ones the cubes of the grid."""
+    at = [((np.arange(n) + a) * um).astype(np.uint64) for n, a, um in zip(labels.shape, lower, voxel_um, strict=True)]
+    x, y, z = np.ix_(*at)
+    cube = (x << np.uint64(56)) | (y << np.uint64(48)) | (z << np.uint64(40))
+    return np.where(labels == 0, 0, cube | (labels & np.uint64(2**40 - 1))).astype(np.uint64)
 
 
 def _paint(

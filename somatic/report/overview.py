@@ -70,7 +70,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
     cells = listed_cells(features, results.flags)
     depth = _depth(results)
     found = [name for name in NUMERIC if features[name].null_count < features.num_rows]
-    defined = {column.name for column in columns_of(manifest["config"]["definitions"])}
+    defined = {column.name for column in columns_of(manifest.get("config", {}).get("definitions", ""))}
     n_failed = _number(pc.equal(features["status"], "failed"))
     return render(
         "report.html.jinja",
