@@ -1,5 +1,6 @@
 """What is done: the rows of all chunk files, and nothing else, decide."""
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +20,8 @@ from somatic.tables import Nuclei
 
 _MORE_MEMORY = 1.25
 """A cell that was killed is tried again where there is more than so many times the memory."""
+
+_AT_ONCE = 10_000
 
 _COLUMNS = (*IDENTITY, "attempt", "status", "error_class", "memory_bytes")
 _SNAPSHOT_SCHEMA = pa.schema([CHUNK_SCHEMA.field(name) for name in (*_COLUMNS, "chunk")])
@@ -109,16 +112,23 @@ class Ledger:
 
     def add(self, rows: pa.Table) -> None:
         """Note final rows (`put_rows` returns them); may be called from several threads."""
-        columns = [rows[name].to_pylist() for name in _SNAPSHOT_SCHEMA.names]
         with self._lock:
-            for *identity, attempt, status, error_class, memory_bytes, chunk in zip(*columns, strict=True):
-                cell = _cell(identity)
-                killed = error_class == CellKilled.__name__
-                new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status, error_class, chunk)
-                self._read.add(_file_name(chunk))
-                # The highest attempt wins, and of two equal ones that which is ok.
-                if cell not in self._done or new[:3] > self._done[cell][:3]:
-                    self._done[cell] = new
+            # In pieces: the values of all rows of a large dataset as Python's objects would be the peak of a process.
+            for some in rows.select(_SNAPSHOT_SCHEMA.names).to_batches(_AT_ONCE):
+                self._add(some)
+
+    def _add(self, rows: pa.RecordBatch) -> None:
+        columns = [column.to_pylist() for column in rows.columns]
+        for *identity, attempt, status, error_class, memory_bytes, chunk in zip(*columns, strict=True):
+            cell = _cell(identity)
+            killed = error_class == CellKilled.__name__
+            # Thousands of rows share a status, and the rows of a file its name: one string is enough for them.
+            status, chunk = sys.intern(status), sys.intern(chunk)
+            new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status, error_class, chunk)
+            self._read.add(_file_name(chunk))
+            # The highest attempt wins, and of two equal ones that which is ok.
+            if cell not in self._done or new[:3] > self._done[cell][:3]:
+                self._done[cell] = new
 
     def is_done(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which rows of a plan need nothing any more.
