@@ -76,6 +76,8 @@ def collect_features(
         memory_bytes=memory_bytes,
         fault=str(fault) if isinstance(fault, SomaticError) else None,
     )
+    # The table is as large as what the report reads, and pyarrow would keep its memory.
+    pa.default_memory_pool().release_unused()
     changes = put_changes(store, extraction.base.store) if extraction.base else None
     files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
     if changes is not None:

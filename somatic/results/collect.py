@@ -26,6 +26,10 @@ PROVENANCE_SCHEMA = pa.schema([column.field for column in (*COLUMNS[:2], *PROVEN
 """Columns of provenance.parquet: nucleus_id, soma_id, then `PROVENANCE_COLUMNS`."""
 
 
+_FAILURE_COLUMNS = ["nucleus_id", "soma_id", "reason", "error_class", "transient"]
+_COUNTED = [*_FAILURE_COLUMNS, "status", "chunk", "source"]
+
+
 @dataclass(frozen=True)
 class Counts:
     """Nuclei by how they came out. `failed` includes `transient`, and `transient` includes `unmeasured`."""
@@ -129,7 +133,8 @@ def collect(
     features = parquet_bytes(_shaped(rows, SCHEMA))
     store.put("provenance.parquet", parquet_bytes(_shaped(rows, PROVENANCE_SCHEMA)))
     store.put("features.parquet", features)
-    planned = of_plan(rows, plan)
+    # Not the numbers, which would be another copy of the whole table.
+    planned = of_plan(rows.select(_COUNTED), plan)
     return Collected(count(planned), count(rows), failure_frame(planned), features)
 
 
@@ -309,4 +314,4 @@ def count(rows: pa.Table) -> Counts:
 def failure_frame(rows: pa.Table) -> pd.DataFrame:
     """Those of gathered rows that failed: columns of `Collected.failures`."""
     failed = rows.filter(pc.equal(rows["status"], "failed"))
-    return failed.select(["nucleus_id", "soma_id", "reason", "error_class", "transient"]).to_pandas()
+    return failed.select(_FAILURE_COLUMNS).to_pandas()
