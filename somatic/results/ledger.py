@@ -1,10 +1,9 @@
 """What is done: the rows of all chunk files, and nothing else, decide."""
 
-import sys
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -118,12 +117,10 @@ class Ledger:
                 self._add(some)
 
     def _add(self, rows: pa.RecordBatch) -> None:
-        columns = [column.to_pylist() for column in rows.columns]
+        columns = [_values(column) for column in rows.columns]
         for *identity, attempt, status, error_class, memory_bytes, chunk in zip(*columns, strict=True):
             cell = _cell(identity)
             killed = error_class == CellKilled.__name__
-            # Thousands of rows share a status, and the rows of a file its name: one string is enough for them.
-            status, chunk = sys.intern(status), sys.intern(chunk)
             new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status, error_class, chunk)
             self._read.add(_file_name(chunk))
             # The highest attempt wins, and of two equal ones that which is ok.
@@ -215,6 +212,11 @@ class Ledger:
 def chunk_names(store: ResultStore) -> list[str]:
     """Names of all chunk files of a store, sorted."""
     return [_file_name(name.removesuffix(".parquet")) for name in store.names("chunks") if name.endswith(".parquet")]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    # pandas makes one string of equal ones: a status stands in thousands of rows, the name of a file in ten.
+    return column.to_pandas().tolist() if pa.types.is_string(column.type) else column.to_pylist()
 
 
 def _file_name(chunk: str) -> str:
