@@ -32,7 +32,12 @@ class PrefectServer:
         self.url = f"http://127.0.0.1:{self._port}/api"
         self.log = home / "log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self._environment = environment | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        self._environment = environment | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Automations that wait for silence are looked at every second in place of every five.
+            "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+        }
         if database:
             self._environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
 

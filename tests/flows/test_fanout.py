@@ -53,7 +53,7 @@ def worker(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) 
     ran = ended(deploy)
     assert ran.status == 0, ran.err
     arguments = ("worker", "start", "--pool", POOL, "--type", "process")
-    environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2", "CAVE_TOKEN": TOKEN}
+    environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", "CAVE_TOKEN": TOKEN}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([PREFECT, *arguments], cwd=folder, stdout=log, stderr=log, env=environment)
     try:
