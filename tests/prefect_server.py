@@ -1,4 +1,4 @@
-"""A Prefect server as a person starts one; `prefect_api_url` is one for all tests of a session."""
+"""A Prefect server and a worker as a person starts them; `prefect_api_url` is one server for all tests of a session."""
 
 import os
 import socket
@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 _START_S = 120
@@ -70,6 +72,24 @@ class PrefectServer:
             except httpx.TransportError:
                 time.sleep(0.2)
         raise RuntimeError(f"no Prefect server at {self.url} within {_START_S} s: see {self.log}")
+
+
+@contextmanager
+def process_worker(pool: str, folder: Path, **environment: str) -> Iterator[psutil.Process]:
+    """A worker of processes, as from another shell, with its log in a folder; it looks for runs every second."""
+    command = [Path(sys.executable).with_name("prefect"), "worker", "start", "--pool", pool, "--type", "process"]
+    known = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", **environment}
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=known)
+    worker = psutil.Process(started.pid)
+    try:
+        yield worker
+    finally:
+        # SIGTERM may take it longer than 30 s, and it has nothing to finish.
+        for process in [*worker.children(recursive=True), worker]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        started.wait()
 
 
 @pytest.fixture(scope="session")
