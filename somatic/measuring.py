@@ -69,6 +69,7 @@ class CellMeasurer:
         self._segmentation = Segmentation(inputs.segmentation, inputs.mip, cache=cache)
         self._nuclei = NucleusLayer(inputs.nucleus_segmentation) if inputs.nucleus_segmentation else None
         self._meshes = MeshLayer(inputs.meshes) if inputs.meshes else None
+        self._n_files = self._n_bytes = 0
 
     def all_of(self, cells: list[Cell]) -> Iterator[CellResult]:
         """Measure cells, the files of the next one fetched meanwhile where there is a cache; raises as for one cell."""
@@ -104,11 +105,12 @@ class CellMeasurer:
         StoreError
             Meshes cannot be stored, which is no fault of the cell.
         """
-        segmentation = self._segmentation
-        n_files, n_bytes = segmentation.n_files_fetched, segmentation.n_bytes_fetched
         result = self._measure(cell, when_read)
-        result.segmentation_files = segmentation.n_files_fetched - n_files
-        result.segmentation_bytes = segmentation.n_bytes_fetched - n_bytes
+        # Since the last result, not since this cell began: its files may have come in between, fetched ahead.
+        n_files, n_bytes = self._segmentation.n_files_fetched, self._segmentation.n_bytes_fetched
+        result.segmentation_files = n_files - self._n_files
+        result.segmentation_bytes = n_bytes - self._n_bytes
+        self._n_files, self._n_bytes = n_files, n_bytes
         return result
 
     def _measure(self, cell: Cell, when_read: Callable[[], Any] | None) -> CellResult:

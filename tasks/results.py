@@ -76,15 +76,14 @@ def collect_features(
         memory_bytes=memory_bytes,
         fault=str(fault) if isinstance(fault, SomaticError) else None,
     )
+    # The table is as large as what the report reads, and pyarrow would keep its memory.
+    pa.default_memory_pool().release_unused()
     changes = put_changes(store, extraction.base.store) if extraction.base else None
     files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
     if changes is not None:
         files["changes.parquet"] = store.get("changes.parquet")
-    features = table_from_parquet(collected.features, store.url_of("features.parquet"))
-    flags = put_flags(store, features)
+    _put_derived(extraction, collected)
     files["flags.parquet"] = store.get("flags.parquet")
-    if extraction.with_meshes:
-        MeshLayer(store.url_of(MESHES)).put_properties(segment_properties(features, flags))
     cost = load_cost(store, run.id, extraction.estimate(plan, plan.rows, run.chunks_per_shard))
     finished = datetime.now(UTC)
     put_manifest(
@@ -150,6 +149,15 @@ def _if_the_server_answers() -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         get_run_logger().warning("Prefect's server could not be told how it goes: %s", error)
+
+
+def _put_derived(extraction: Extraction, collected: Collected) -> None:
+    """Write what follows from the features alone: flags.parquet and, with meshes, their segment properties."""
+    store = extraction.store
+    features = table_from_parquet(collected.features, store.url_of("features.parquet"))
+    flags = put_flags(store, features)
+    if extraction.with_meshes:
+        MeshLayer(store.url_of(MESHES)).put_properties(segment_properties(features, flags))
 
 
 def _put_report(store: ResultStore) -> str | None:

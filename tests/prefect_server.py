@@ -1,4 +1,4 @@
-"""A Prefect server as a person starts one; `prefect_api_url` is one for all tests of a session."""
+"""A Prefect server and a worker as a person starts them; `prefect_api_url` is one server for all tests of a session."""
 
 import os
 import socket
@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 _START_S = 120
@@ -32,7 +34,12 @@ class PrefectServer:
         self.url = f"http://127.0.0.1:{self._port}/api"
         self.log = home / "log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self._environment = environment | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        self._environment = environment | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Automations that wait for silence are looked at every second in place of every five.
+            "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+        }
         if database:
             self._environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
 
@@ -65,6 +72,24 @@ class PrefectServer:
             except httpx.TransportError:
                 time.sleep(0.2)
         raise RuntimeError(f"no Prefect server at {self.url} within {_START_S} s: see {self.log}")
+
+
+@contextmanager
+def process_worker(pool: str, folder: Path, **environment: str) -> Iterator[psutil.Process]:
+    """A worker of processes, as from another shell, with its log in a folder; it looks for runs every second."""
+    command = [Path(sys.executable).with_name("prefect"), "worker", "start", "--pool", pool, "--type", "process"]
+    known = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", **environment}
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=known)
+    worker = psutil.Process(started.pid)
+    try:
+        yield worker
+    finally:
+        # SIGTERM may take it longer than 30 s, and it has nothing to finish.
+        for process in [*worker.children(recursive=True), worker]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        started.wait()
 
 
 @pytest.fixture(scope="session")

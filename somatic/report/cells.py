@@ -24,10 +24,10 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
     dict of int to list of str
         Nucleus id, and of which features it has which value; only cells that are ok.
     """
-    ok = features.filter(pc.equal(features["status"], "ok"))
+    is_ok = pc.equal(features["status"], "ok")
     found: dict[int, list[str]] = {}
     for name in of_shape():
-        known = ok.filter(pc.is_valid(ok[name]))
+        known = features.select(["nucleus_id", name]).filter(pc.and_(is_ok, pc.is_valid(features[name])))
         values = known[name].cast(pa.float64()).to_numpy()
         if not len(values) or (len(values) > 1 and values.min() == values.max()):
             continue

@@ -233,7 +233,8 @@ def _cost(cost: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
 
 
 def _throughput(provenance: pa.Table) -> dict[str, Any] | None:
-    measured = provenance.filter(
+    columns = ["finished", "seconds", *(f"seconds_{stage}" for stage in STAGES)]
+    measured = provenance.select(columns).filter(
         pc.and_(pc.fill_null(pc.equal(provenance["source"], "computed"), False), pc.is_valid(provenance["seconds"]))
     )
     finished = measured["finished"].drop_null().cast(pa.int64()).to_numpy() / 1e6

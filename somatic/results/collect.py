@@ -26,6 +26,10 @@ PROVENANCE_SCHEMA = pa.schema([column.field for column in (*COLUMNS[:2], *PROVEN
 """Columns of provenance.parquet: nucleus_id, soma_id, then `PROVENANCE_COLUMNS`."""
 
 
+_FAILURE_COLUMNS = ["nucleus_id", "soma_id", "reason", "error_class", "transient"]
+_COUNTED = [*_FAILURE_COLUMNS, "status", "chunk", "source"]
+
+
 @dataclass(frozen=True)
 class Counts:
     """Nuclei by how they came out. `failed` includes `transient`, and `transient` includes `unmeasured`."""
@@ -129,7 +133,8 @@ def collect(
     features = parquet_bytes(_shaped(rows, SCHEMA))
     store.put("provenance.parquet", parquet_bytes(_shaped(rows, PROVENANCE_SCHEMA)))
     store.put("features.parquet", features)
-    planned = of_plan(rows, plan)
+    # Not the numbers, which would be another copy of the whole table.
+    planned = of_plan(rows.select(_COUNTED), plan)
     return Collected(count(planned), count(rows), failure_frame(planned), features)
 
 
@@ -150,21 +155,34 @@ def gather(
     pyarrow.Table
         Columns of `somatic.results.chunks.CHUNK_SCHEMA`, sorted by nucleus id.
     """
-    measured = _get_rows(store, chunk_names(store))
-    ledger = Ledger(memory_bytes)
-    ledger.add(measured)
-    missing = ledger.missing(plan.rows)
-
-    wanted = _wanted(plan, nuclei)
-    done = _latest(measured, wanted[~wanted["nucleus_id"].isin(missing["nucleus_id"])], ("attempt", "ok", "memory"))
+    done, missing = _measured(store, plan, nuclei, memory_bytes)
     failed = _failures(store, missing) if len(missing) else CHUNK_SCHEMA.empty_table()
     without = missing[~missing["nucleus_id"].isin(failed["nucleus_id"].to_pylist())]
     no_result = f"not measured yet: {fault}" if fault else NO_RESULT
     made = _rows_without_file(without, plan, materialization_version, definitions, no_result)
-    rows = pa.concat_tables([done, failed, made]).sort_by("nucleus_id")
+    rows = pa.concat_tables([done, failed, made])
+    del done
+    rows = rows.sort_by("nucleus_id")
     rows = _with_counts_of_today(rows, nuclei)
     _check(rows, plan, nuclei)
     return rows
+
+
+def _measured(
+    store: ResultStore, plan: Plan, nuclei: Nuclei, memory_bytes: int | None
+) -> tuple[pa.Table, pd.DataFrame]:
+    """The row that stands of each cell that is done, and the rows of the plan of those that are not."""
+    rows = _get_rows(store, chunk_names(store))
+    missing = _missing(rows, plan, memory_bytes)
+    wanted = _wanted(plan, nuclei)
+    wanted = wanted[~wanted["nucleus_id"].isin(missing["nucleus_id"])]
+    return _latest(rows, wanted, ("attempt", "ok", "memory")), missing
+
+
+def _missing(rows: pa.Table, plan: Plan, memory_bytes: int | None) -> pd.DataFrame:
+    ledger = Ledger(memory_bytes)
+    ledger.add(rows)
+    return ledger.missing(plan.rows)
 
 
 def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
@@ -180,7 +198,7 @@ def _get_rows(store: ResultStore, names: Sequence[str]) -> pa.Table:
     parts = [CHUNK_SCHEMA.empty_table()]
     tables = get_tables(store, names)
     # Thousands of little tables at once would take several times the memory of their rows.
-    while some := list(islice(tables, 500)):
+    while some := list(islice(tables, 100)):
         parts.append(_shaped(pa.concat_tables(some, promote_options="default"), CHUNK_SCHEMA).combine_chunks())
     return pa.concat_tables(parts)
 
@@ -296,4 +314,4 @@ def count(rows: pa.Table) -> Counts:
 def failure_frame(rows: pa.Table) -> pd.DataFrame:
     """Those of gathered rows that failed: columns of `Collected.failures`."""
     failed = rows.filter(pc.equal(rows["status"], "failed"))
-    return failed.select(["nucleus_id", "soma_id", "reason", "error_class", "transient"]).to_pandas()
+    return failed.select(_FAILURE_COLUMNS).to_pandas()

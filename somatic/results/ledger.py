@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from somatic.tables import Nuclei
 
 _MORE_MEMORY = 1.25
 """A cell that was killed is tried again where there is more than so many times the memory."""
+
+_AT_ONCE = 10_000
 
 _COLUMNS = (*IDENTITY, "attempt", "status", "error_class", "memory_bytes")
 _SNAPSHOT_SCHEMA = pa.schema([CHUNK_SCHEMA.field(name) for name in (*_COLUMNS, "chunk")])
@@ -109,16 +111,21 @@ class Ledger:
 
     def add(self, rows: pa.Table) -> None:
         """Note final rows (`put_rows` returns them); may be called from several threads."""
-        columns = [rows[name].to_pylist() for name in _SNAPSHOT_SCHEMA.names]
         with self._lock:
-            for *identity, attempt, status, error_class, memory_bytes, chunk in zip(*columns, strict=True):
-                cell = _cell(identity)
-                killed = error_class == CellKilled.__name__
-                new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status, error_class, chunk)
-                self._read.add(_file_name(chunk))
-                # The highest attempt wins, and of two equal ones that which is ok.
-                if cell not in self._done or new[:3] > self._done[cell][:3]:
-                    self._done[cell] = new
+            # In pieces: the values of all rows of a large dataset as Python's objects would be the peak of a process.
+            for some in rows.select(_SNAPSHOT_SCHEMA.names).to_batches(_AT_ONCE):
+                self._add(some)
+
+    def _add(self, rows: pa.RecordBatch) -> None:
+        columns = [_values(column) for column in rows.columns]
+        for *identity, attempt, status, error_class, memory_bytes, chunk in zip(*columns, strict=True):
+            cell = _cell(identity)
+            killed = error_class == CellKilled.__name__
+            new = _Done(attempt, status == "ok", (memory_bytes or 0) if killed else 0, status, error_class, chunk)
+            self._read.add(_file_name(chunk))
+            # The highest attempt wins, and of two equal ones that which is ok.
+            if cell not in self._done or new[:3] > self._done[cell][:3]:
+                self._done[cell] = new
 
     def is_done(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which rows of a plan need nothing any more.
@@ -205,6 +212,11 @@ class Ledger:
 def chunk_names(store: ResultStore) -> list[str]:
     """Names of all chunk files of a store, sorted."""
     return [_file_name(name.removesuffix(".parquet")) for name in store.names("chunks") if name.endswith(".parquet")]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    # pandas makes one string of equal ones: a status stands in thousands of rows, the name of a file in ten.
+    return column.to_pandas().tolist() if pa.types.is_string(column.type) else column.to_pylist()
 
 
 def _file_name(chunk: str) -> str:

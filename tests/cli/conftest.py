@@ -181,7 +181,12 @@ def waiting(
 
 @pytest.fixture(scope="session", autouse=True)
 def _begin_waiting(request: pytest.FixtureRequest) -> None:
-    """Start what waits before the first test, if any of the chosen tests looks at it."""
+    """Start what waits before the first test, if any of the chosen tests looks at it.
+
+    Not where several processes share the tests: each would start it, and while one of them waits the others are busy.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     if any("waiting" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("waiting")
 

@@ -1,6 +1,7 @@
 """Servers that do not answer, and files that cannot be read for now: the command waits, but not for ever.
 
-These commands mostly sleep, so they all start before the first test of this folder and end beside the others.
+These commands mostly sleep, so they all start at once; where one process runs all tests, before the first test of this
+folder, so that they end beside the others.
 """
 
 import re

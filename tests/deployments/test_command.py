@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_server import process_worker
 from volumes import put_volume
 
 from cli.deploy import _check_image
@@ -231,20 +232,6 @@ def dataset(tmp_path: Path) -> Path:
     return path
 
 
-@contextmanager
-def worker(pool: str, log: Path) -> Iterator[None]:
-    """A worker in another shell."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [BIN / "prefect", "worker", "start", "--pool", pool, "--type", "process"], stdout=out, stderr=out
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
 def finished(client: SyncPrefectClient, run_id: UUID, log: Path) -> FlowRun:
     """Wait for the end of a run that must end well."""
     deadline = time.monotonic() + 150
@@ -264,7 +251,7 @@ def test_an_extraction_that_is_killed(
     monkeypatch.chdir(tmp_path)
     assert somatic("--pool", "here", "--type", "process", "--to", "results").status == 0
     hasten(client, restarted_extractions())
-    with FileServer(tmp_path) as server, worker("here", tmp_path / "log"):
+    with FileServer(tmp_path) as server, process_worker("here", tmp_path):
         nuclei = f"{server.url().removeprefix('precomputed://')}/nuclei.csv"
         dataset.write_text(dataset.read_text().replace("nuclei.csv", nuclei))
         server.faults["nuclei.csv"] = Fault(wait=threading.Event(), times=1)
@@ -296,7 +283,7 @@ def test_processes_of_one_machine(
     options = {"dataset": str(dataset), "version": 0, "workers": 1, "meshes": False, "shard_deployment": None}
     deployment = client.read_deployment_by_name("extract/minnie65")
     run = client.create_flow_run_from_deployment(deployment.id, parameters=options)
-    with worker("here", tmp_path / "log"):
+    with process_worker("here", tmp_path):
         finished(client, run.id, tmp_path / "log")
     [path] = tmp_path.glob("results/two/v0/*/features.parquet")
     table = pd.read_parquet(path).set_index("nucleus_id")

@@ -1,10 +1,7 @@
 """Extractions and shards as flow runs of deployments, on a work pool of processes with a worker beside this one."""
 
 import contextvars
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -27,6 +24,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Pending
+from prefect_server import process_worker
 
 import flows.deployed
 import flows.fanout
@@ -35,7 +33,6 @@ from sandbox.phantom.scene import Scene
 from somatic.errors import FutileExtraction, PermanentError
 
 POOL = "fanout"
-PREFECT = Path(sys.executable).with_name("prefect")
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +49,8 @@ def worker(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) 
     deploy = command("deploy", "--type", "process", "--pool", POOL, "--shards", 2, "--to", folder, folder=folder)
     ran = ended(deploy)
     assert ran.status == 0, ran.err
-    arguments = ("worker", "start", "--pool", POOL, "--type", "process")
-    environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2", "CAVE_TOKEN": TOKEN}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([PREFECT, *arguments], cwd=folder, stdout=log, stderr=log, env=environment)
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with process_worker(POOL, folder, CAVE_TOKEN=TOKEN) as worker:
+        yield worker
 
 
 def started(client: SyncPrefectClient, dataset: Path, to: str) -> UUID:
