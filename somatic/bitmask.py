@@ -87,7 +87,7 @@ class BitMask:
 def without_rest(mask: BitMask) -> BitMask:
     """The same mask, after the bits beyond its voxels were cleared in place."""
     if mask.n_x % BITS:
-        mask.words[-1] &= np.uint64((1 << mask.n_x % BITS) - 1)
+        mask.words[-1] &= np.uint64((1 << int(mask.n_x) % BITS) - 1)
     return mask
 
 

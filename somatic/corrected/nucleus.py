@@ -43,7 +43,8 @@ def measure_nucleus(mesh: trimesh.Trimesh, resolution_nm: np.ndarray) -> tuple[t
     box = Box(np.floor(lower).astype(np.int64) - 1, np.ceil(upper).astype(np.int64) + 1)
     inside = voxels_inside(mesh, box, voxel_nm)
     inside, _ = keep_region(inside, BitMask.empty(inside.shape))
-    vertices_nm, faces = smooth_surface(inside, voxel_nm)
+    # No nucleus is so small that it needs more than about cubes, and folds are looked for on each vertex.
+    vertices_nm, faces = smooth_surface(inside, voxel_nm, np.rint(voxel_nm.max() / voxel_nm).astype(np.int64))
     if not len(faces):
         raise DegenerateMesh(f"the nucleus mesh is flat: {inside.count()} voxels lie inside, too few for a surface")
     surface = trimesh.Trimesh(vertices_nm + box.lower_vx * voxel_nm, faces, process=False)

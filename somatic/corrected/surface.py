@@ -25,7 +25,9 @@ _ROUNDING = 1e-6
 _ONE = np.uint64(1)
 
 
-def smooth_surface(mask: BitMask, resolution_nm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def smooth_surface(
+    mask: BitMask, resolution_nm: np.ndarray, factors: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Triangles around a mask, closed.
 
     Parameters
@@ -33,8 +35,10 @@ def smooth_surface(mask: BitMask, resolution_nm: np.ndarray) -> tuple[np.ndarray
     mask : BitMask
         Where it touches a face of its box, the surface ends there in a flat cap.
     resolution_nm : (3,) float
-        Size of a voxel. Voxels that are several times smaller along one axis than along another are merged, so that
-        the blur reaches about equally far along all of them.
+        Size of a voxel.
+    factors : (3,) int64, optional
+        How many voxels are merged along each axis before the blur, so that it reaches about equally far along all of
+        them. By default as many as fit in the longest side of a voxel.
 
     Returns
     -------
@@ -43,7 +47,8 @@ def smooth_surface(mask: BitMask, resolution_nm: np.ndarray) -> tuple[np.ndarray
     faces : (m, 3) int32
         They point outwards.
     """
-    factors = np.floor(resolution_nm.max() / resolution_nm + _ROUNDING).astype(np.int64)
+    if factors is None:
+        factors = np.floor(resolution_nm.max() / resolution_nm + _ROUNDING).astype(np.int64)
     merged_nm = factors * resolution_nm
     passes = np.floor(_PASSES * merged_nm.max() / merged_nm + _ROUNDING).astype(int).tolist()
     along_x, along_y, along_z = (reduce(np.convolve, [_ONCE] * n).astype(np.float32) for n in passes)

@@ -14,10 +14,10 @@ from extracting import TOKEN, Results, changed, command, ended, error_of, proofr
 
 import somatic.report.overview
 from sandbox.cave.server import CaveServer, Datastack
-from sandbox.lab import datastack, write_cave_dataset
+from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
 from sandbox.phantom.scene import Scene
 from somatic.errors import WrongSegmentation
-from somatic.features import COLUMNS
+from somatic.features import COLUMNS, CORRECTED_ONLY
 from somatic.results.store import ResultStore
 
 STATUS_OF_ROLE = {
@@ -61,6 +61,24 @@ def test_every_nucleus_has_one_row_with_status_and_reason(whole: Results, scene:
         status, reason = STATUS_OF_ROLE[truth.role]
         expected = reason and reason.format(nucleus=nucleus_id, root=truth.roots[1])
         assert (row["status"], row["reason"]) == (status, expected), truth.role
+
+
+def test_corrected_definitions(whole: Results, scene: Scene, tmp_path: Path) -> None:
+    """They stand in a folder and a table of their own, each row says it, and their columns have values."""
+    ordinary = [number for number, truth in scene.truth.items() if truth.role == "ordinary" and 1 in truth.roots][:2]
+    path = write_file_dataset(scene, 1, tmp_path / "phantom.toml")
+    path = changed(path, ("mip = 0\n", 'mip = 0\ncutout_radius_um = 3\ndefinitions = "corrected"\n'))
+    asked = tmp_path / "nuclei.txt"
+    asked.write_text("\n".join(map(str, ordinary)))
+    assert run(path, tmp_path / "results", nuclei=str(asked)).is_completed()
+    results = Results(str(tmp_path / "results"))
+    assert results.store.url.rpartition("/")[2] != whole.store.url.rpartition("/")[2]
+    rows = results.table.loc[ordinary]
+    assert rows["status"].eq("ok").all()
+    assert rows["definitions"].eq("corrected").all()
+    # A depth of folds is null where nothing is folded.
+    assert rows[sorted(CORRECTED_ONLY - {"fold_depth_95_nm"})].notna().all(axis=None)
+    assert whole.table[sorted(CORRECTED_ONLY)].isna().all(axis=None)
 
 
 def test_what_could_not_be_measured_is_null(whole: Results, scene: Scene) -> None:
