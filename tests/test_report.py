@@ -178,7 +178,7 @@ def test_histograms(small: Path, full: Path) -> None:
     assert "smallest 500" in text_of(small)
     assert "median 511" in text_of(small)
     assert "99.9 % " not in text_of(small).split("Every feature")[1].split("Yes or no")[0]
-    assert text_of(full).count(" · 99.9 % ") == 25
+    assert text_of(full).count(" · 99.9 % ") == 34
 
 
 def test_listed_cells(small: Path) -> None:
