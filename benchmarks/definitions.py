@@ -21,6 +21,9 @@ from sandbox.bodies import (
     ellipsoid_area_um2,
     ellipsoid_volume_um3,
     ellipsoid_voxels,
+    groove_outline,
+    infolding_of,
+    revolved,
     turned,
     voxels,
 )
@@ -57,6 +60,7 @@ def table() -> str:
                 *soma_errors(steps, seed),
                 *synapse_errors(steps, seed),
                 *nucleus_errors(steps, seed),
+                *fold_errors(steps, seed),
             ):
                 errors[what, unit][name].append(error)
     lines = ["| what | unit | published | worst | corrected | worst |", "|---|---|---|---|---|---|"]
@@ -123,6 +127,17 @@ class Cut:
     cutout: Cutout
     place: Place
     centre_nm: np.ndarray
+
+
+def fold_errors(steps: Definitions, seed: int) -> Iterator[tuple[str, str, float]]:
+    """Area and depth of a groove around a nucleus, turned, and meshed with few and with many vertices."""
+    outline = groove_outline(1200.0, 350.0)
+    truth = infolding_of(outline)
+    for number, (n_along, n_round) in {"12,000": (135, 90), "120,000": (430, 280)}.items():
+        mesh = revolved(outline, n_along, n_round)
+        row = steps.fold_columns(trimesh.Trimesh(mesh.vertices @ turned(seed).T, mesh.faces, process=False))
+        yield f"area of a groove, {number} vertices", "%", _percent(row["nuclear_folding_area_um"], truth.area_um2)
+        yield f"mean depth of a groove, {number} vertices", "%", _percent(row["avg_fold_depth_nm"], truth.mean_depth_nm)
 
 
 def cut_out(body: Level, seed: int, share_missing: float = 0.0) -> Cut:

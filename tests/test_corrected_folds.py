@@ -2,19 +2,17 @@
 
 import json
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import trimesh
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from shared import SCENES, scene_of
 
+from sandbox.bodies import NUCLEUS_NM, groove_outline, infolding_of, revolved, sphere_outline
 from somatic.corrected.folds import Infolding, fold_depth_nm, measure_infolding
 from somatic.nucleus import NucleusLayer
 
-RADIUS = 5000.0
 BALL = 2000.0
 FOLDED = 150.0
 N_ARC = 2001
@@ -27,67 +25,6 @@ def turned(mesh: trimesh.Trimesh, seed: int, shift_nm: np.ndarray | float = 0) -
     """A mesh after a random rotation and a shift."""
     rotation = Rotation.random(random_state=seed).as_matrix()
     return trimesh.Trimesh(mesh.vertices @ rotation.T + shift_nm, mesh.faces, process=False)
-
-
-def evenly(curve: np.ndarray, n_points: int) -> np.ndarray:
-    """Points of a curve, (n, 2), equally far apart along it."""
-    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-    places = np.linspace(0, along[-1], n_points)
-    return np.stack([np.interp(places, along, axis) for axis in curve.T], axis=1)
-
-
-def revolved(outline: np.ndarray, n_along: int, n_round: int) -> trimesh.Trimesh:
-    """Body with an outline, (n, 2) distance from the axis and height, from its top to its bottom."""
-    radius, height = evenly(outline, n_along)[1:-1].T
-    angle = 2 * np.pi * np.arange(n_round) / n_round
-    rings = np.stack([np.outer(radius, np.cos(angle)), np.outer(radius, np.sin(angle))], axis=-1)
-    rings = np.concatenate([rings, np.broadcast_to(height[:, None, None], (*rings.shape[:2], 1))], axis=-1)
-    vertices = np.vstack([[0, 0, outline[0, 1]], [0, 0, outline[-1, 1]], rings.reshape(-1, 3)])
-    index = 2 + np.arange(len(radius) * n_round).reshape(-1, n_round)
-    faces = [np.stack([np.zeros(n_round, int), index[0], np.roll(index[0], -1)], axis=1)]
-    for upper, lower in pairwise(index):
-        right_upper, right_lower = np.roll(upper, -1), np.roll(lower, -1)
-        faces += [np.stack([upper, lower, right_lower], 1), np.stack([upper, right_lower, right_upper], 1)]
-    faces.append(np.stack([np.ones(n_round, int), np.roll(index[-1], -1), index[-1]], axis=1))
-    return trimesh.Trimesh(vertices, np.vstack(faces), process=False)
-
-
-def truth(outline: np.ndarray) -> Infolding:
-    """Infolding of a body of revolution, in its plane: the ball touches it in the plane of the axis and its centre.
-
-    The centre is put over every 1 nm of the outline, and stays where the ball lies on nothing else.
-    """
-    half = evenly(outline, int(np.linalg.norm(np.diff(outline, axis=0), axis=1).sum()))
-    around = np.vstack([half, half[-2:0:-1] * (-1, 1)])
-    tangent = np.roll(around, -1, axis=0) - np.roll(around, 1, axis=0)
-    outwards = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) / np.linalg.norm(tangent, axis=1, keepdims=True)
-    centres = around + BALL * outwards
-    centres = centres[cKDTree(around).query(centres)[0] > BALL - 0.01]
-    middle = (half[1:] + half[:-1]) / 2
-    area = 2 * np.pi * middle[:, 0] * np.linalg.norm(np.diff(half, axis=0), axis=1)
-    depth = cKDTree(centres).query(middle)[0] - BALL
-    folded = depth > FOLDED
-    order = np.argsort(depth[folded])
-    share = np.cumsum(area[folded][order]) / area[folded].sum()
-    return Infolding(
-        area_um2=area[folded].sum() / 1e6,
-        fraction=area[folded].sum() / area.sum(),
-        mean_depth_nm=np.average(depth[folded], weights=area[folded]),
-        depth_95_nm=depth[folded][order][np.searchsorted(share, 0.95)],
-        n_folds=1,
-    )
-
-
-def sphere_outline(depth_nm) -> np.ndarray:
-    """Outline of a sphere that is less high by a depth, a function of the distance from its top along the surface."""
-    angle = np.linspace(0, np.pi, 100_001)
-    radius = RADIUS - depth_nm(angle * RADIUS)
-    return np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
-
-
-def groove_outline(depth_nm: float, width_nm: float) -> np.ndarray:
-    """Outline of a sphere with a groove all round its equator."""
-    return sphere_outline(lambda along: depth_nm * np.exp(-(((along - RADIUS * np.pi / 2) / width_nm) ** 2)))
 
 
 def pit_outline(depth_nm: float, width_nm: float) -> np.ndarray:
@@ -104,16 +41,16 @@ def arc(centre: tuple[float, float], radius_nm: float, start: float, end: float)
 def tube_outline(radius_nm: float, depth_nm: float, rim_nm: float) -> np.ndarray:
     """Outline of a sphere with a round hole along its axis, with a half sphere as its bottom and a round rim."""
     rim = rim_centre(radius_nm, rim_nm)
-    end = RADIUS - depth_nm
+    end = NUCLEUS_NM - depth_nm
     bottom = arc((0, end + radius_nm), radius_nm, -np.pi / 2, 0)
     outside = np.arctan2(rim[1], rim[0])
-    return np.vstack([bottom, arc(rim, rim_nm, np.pi, outside), arc((0, 0), RADIUS, outside, -np.pi / 2)])
+    return np.vstack([bottom, arc(rim, rim_nm, np.pi, outside), arc((0, 0), NUCLEUS_NM, outside, -np.pi / 2)])
 
 
 def rim_centre(radius_nm: float, rim_nm: float) -> tuple[float, float]:
     """Centre of the round rim of a hole: it touches the wall and, from inside, the sphere."""
     across = radius_nm + rim_nm
-    return across, np.sqrt((RADIUS - rim_nm) ** 2 - across**2)
+    return across, np.sqrt((NUCLEUS_NM - rim_nm) ** 2 - across**2)
 
 
 def ball_on_a_rim(radius_nm: float, rim_nm: float) -> float:
@@ -131,9 +68,9 @@ def pitted(n_pits: int, depth_nm: float, width_nm: float) -> trimesh.Trimesh:
     """A sphere with pits at the first of the 12 corners of an icosahedron, the profile of each a Gaussian."""
     sphere = trimesh.creation.icosphere(6)
     corners = trimesh.creation.icosahedron().vertices[:n_pits]
-    along = RADIUS * np.arccos(np.clip(sphere.vertices @ corners.T, -1, 1))
+    along = NUCLEUS_NM * np.arccos(np.clip(sphere.vertices @ corners.T, -1, 1))
     depth = depth_nm * np.exp(-((along / width_nm) ** 2)).sum(axis=1)
-    return trimesh.Trimesh(sphere.vertices * (RADIUS - depth)[:, None], sphere.faces, process=False)
+    return trimesh.Trimesh(sphere.vertices * (NUCLEUS_NM - depth)[:, None], sphere.faces, process=False)
 
 
 def assert_near(measured: Infolding, expected: Infolding, rel: float = 0.02) -> None:
@@ -218,7 +155,7 @@ OUTLINES = {
 @cache
 def true_infolding(name: str) -> Infolding:
     """The truth of a body of OUTLINES."""
-    return truth(OUTLINES[name])
+    return infolding_of(OUTLINES[name])
 
 
 @pytest.mark.parametrize("name", OUTLINES)
@@ -236,7 +173,7 @@ def test_a_tube_in_closed_form() -> None:
     """
     radius, rim = TUBE["radius_nm"], TUBE["rim_nm"]
     ball = ball_on_a_rim(radius, rim)
-    bottom = RADIUS - TUBE["depth_nm"]
+    bottom = NUCLEUS_NM - TUBE["depth_nm"]
     wall = top_of_fold(radius, rim) - (bottom + radius)
     area_um2 = (2 * np.pi * radius * wall + 2 * np.pi * radius**2) / 1e6
     assert true_infolding("tube").area_um2 == pytest.approx(area_um2, rel=1e-3)
@@ -248,7 +185,7 @@ def test_a_tube_in_closed_form() -> None:
 @pytest.mark.parametrize("n_pits", [1, 4, 12])
 def test_each_pit_counts(n_pits: int) -> None:
     """As many folds as pits, and as much area, at the depth of one."""
-    one = truth(pit_outline(1500, 500))
+    one = infolding_of(pit_outline(1500, 500))
     measured = measure_infolding(turned(pitted(n_pits, 1500, 500), 2))
     assert measured.n_folds == n_pits
     assert measured.area_um2 == pytest.approx(n_pits * one.area_um2, rel=0.02)
@@ -266,7 +203,7 @@ def test_a_hollow_that_holds_the_ball_but_does_not_let_it_in() -> None:
     area = 2 * np.pi * chamber * (height + chamber) + 2 * np.pi * neck * (top_of_fold(neck, rim) - height)
     mesh = turned(revolved(flask, 400, 120), 4)
     assert measure_infolding(mesh).area_um2 == pytest.approx(area / 1e6, rel=0.02)
-    assert fold_depth_nm(mesh).max() == pytest.approx(RADIUS - chamber, rel=0.005)
+    assert fold_depth_nm(mesh).max() == pytest.approx(NUCLEUS_NM - chamber, rel=0.005)
 
 
 def test_shallow_grooves() -> None:
