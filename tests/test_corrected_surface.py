@@ -81,6 +81,21 @@ def test_caps_are_not_surface(axis: int, resolution: tuple) -> None:
     assert is_consistent(mesh)
 
 
+@pytest.mark.parametrize("resolution", [(64, 64, 40), (9, 9, 45)])
+def test_flat_sides_are_no_caps(resolution: tuple) -> None:
+    """A block with sides along the axes has six of them, and caps only where it touches the box."""
+    n_x, n_y, n_z = np.rint(np.array([2000, 2400, 2800]) / resolution).astype(int).tolist()
+    x, y, z = np.array([n_x, n_y, n_z]) * resolution
+    mask = np.pad(np.ones((n_x, n_y, n_z), bool), 12)
+    _, free = measured(mask, resolution)
+    # Edges and corners are round.
+    assert free["soma_area_um"] == pytest.approx(2 * (x * y + y * z + x * z) / 1e6, rel=0.04)
+    assert free["cap_area_um2"] == 0
+    _, cut = measured(mask[12:], resolution)
+    assert cut["cap_area_um2"] == pytest.approx(y * z / 1e6)
+    assert cut["soma_area_um"] == pytest.approx(free["soma_area_um"] - y * z / 1e6, rel=0.02)
+
+
 def test_planes_in_many_directions() -> None:
     """The steps of a plane are all but gone: its area is 3.5 % too large at worst, and below 1 % on average."""
     shape, resolution = (64, 64, 102), np.array([64.0, 64, 40])

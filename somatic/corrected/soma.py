@@ -5,7 +5,7 @@ import trimesh
 
 from somatic.bitmask import BitMask
 from somatic.compiled import compiled
-from somatic.corrected.surface import smooth_surface
+from somatic.corrected.surface import merged_voxels, smooth_surface
 from somatic.features import Row
 from somatic.measures import Measures, integrals, soma_columns
 from somatic.simplify import simplify
@@ -30,10 +30,12 @@ def soma_surface(soma: SomaMask, place: Place) -> tuple[trimesh.Trimesh, Row]:
     columns: Row = {}
     if len(faces):
         volume_nm3, area_nm2, moment = integrals(vertices_nm, faces)
+        merged = merged_voxels(place.resolution_nm)
+        upper_nm = np.ceil(np.array(soma.mask.shape) / merged) * (merged * place.resolution_nm)
         columns = soma_columns(
             Measures.of(
                 volume_nm3=soma.mask.count() * float(np.prod(place.resolution_nm)),
-                area_nm2=area_nm2 - _area_of_caps(vertices_nm, faces, vertices_nm.min(axis=0), vertices_nm.max(axis=0)),
+                area_nm2=area_nm2 - _area_of_caps(vertices_nm, faces, upper_nm),
                 centre_nm=moment / volume_nm3 + lower_nm,
             )
         )
@@ -55,13 +57,13 @@ def _voxels_at_faces_nm2(mask: BitMask, resolution_nm: np.ndarray) -> float:
 
 
 @compiled
-def _area_of_caps(vertices, faces, lower, upper):
-    """Area of the faces that lie in a face of the box around all vertices, where a curved surface has none."""
+def _area_of_caps(vertices, faces, upper):
+    """Area of the faces that lie in a face of the box of the mask, which begins at 0."""
     area = 0.0
     for face in faces:
         p, q, r = vertices[face[0]], vertices[face[1]], vertices[face[2]]
         for axis in range(3):
             at = p[axis]
-            if at == q[axis] == r[axis] and (at == lower[axis] or at == upper[axis]):
+            if at == q[axis] == r[axis] and (at == 0 or at == upper[axis]):
                 area += 0.5 * np.sqrt((np.cross(q - p, r - p) ** 2).sum())
     return area

@@ -38,7 +38,7 @@ def smooth_surface(
         Size of a voxel.
     factors : (3,) int64, optional
         How many voxels are merged along each axis before the blur, so that it reaches about equally far along all of
-        them. By default as many as fit in the longest side of a voxel.
+        them. By default `merged_voxels`.
 
     Returns
     -------
@@ -48,13 +48,18 @@ def smooth_surface(
         They point outwards.
     """
     if factors is None:
-        factors = np.floor(resolution_nm.max() / resolution_nm + _ROUNDING).astype(np.int64)
+        factors = merged_voxels(resolution_nm)
     merged_nm = factors * resolution_nm
     passes = np.floor(_PASSES * merged_nm.max() / merged_nm + _ROUNDING).astype(int).tolist()
     along_x, along_y, along_z = (reduce(np.convolve, [_ONCE] * n).astype(np.float32) for n in passes)
     vertices, faces = _march(mask.words, mask.n_x, factors, along_x, along_y, along_z, *triangles_of_cubes())
     # Cubes begin one voxel outside, and a voxel's middle is half a voxel from its corner.
     return (vertices.astype(np.float64) - 0.5) * merged_nm, faces
+
+
+def merged_voxels(resolution_nm: np.ndarray) -> np.ndarray:
+    """How many voxels along each axis, (3,) int64, fit in the longest side of one."""
+    return np.floor(resolution_nm.max() / resolution_nm + _ROUNDING).astype(np.int64)
 
 
 @compiled
