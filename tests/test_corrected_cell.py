@@ -140,8 +140,8 @@ def shared_scene(request: pytest.FixtureRequest) -> tuple[Measured, Measured, fl
     x, y, z = nucleus["pt_position"]
     cell = Cell(nucleus["id"], nucleus["pt_root_id"], (x, y, z), TABLE_NM)
     measured, least_s = {}, {"published": np.inf, "corrected": np.inf}
-    # The first time compiles what no other test has.
-    for name in ("published", "corrected") * 2:
+    # The first time compiles what no other test has, and what else runs only ever adds.
+    for name in ("published", "corrected") * 3:
         begun = time.process_time()
         measured[name] = extract_cell(cell, segmentation, nuclei, synapses, definitions=name)
         least_s[name] = min(least_s[name], time.process_time() - begun)

@@ -22,6 +22,7 @@ from somatic.source import open_segmentation_url, open_source
 SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 ROOT = 864691135012345678
 LARGEST = 2**63 - 1
+_POOLS: list[pa.MemoryPool] = []
 SUFFIXES = ["csv", "csv.gz", "parquet", "feather"]
 
 every_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
@@ -229,7 +230,9 @@ def test_only_needed_columns_are_read(tmp_path: Path) -> None:
     frame = frame.assign(pt_position_x=1, pt_position_y=2, pt_position_z=3)
     path = write(frame, tmp_path / "nuclei.parquet")
     assert Path(path).stat().st_size > 40e6
+    # Kept for good: threads of Arrow may give memory back to it later.
     pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    _POOLS.append(pool)
     before = pa.default_memory_pool()
     pa.set_memory_pool(pool)
     try:

@@ -27,7 +27,7 @@ _LONGEST_EDGE_NM = 500.0
 """Of faces in which the depth is interpolated, with an error of up to 16 nm; few faces of a nucleus are as large."""
 _SAMPLE_NM = 100.0
 """Points of the surface lie about this close, for which the ball sinks 2 nm between them, 8 nm at a sharp edge."""
-_GRID_NM = 350.0
+_GRID_NM = 450.0
 """Of the grids on which the ball, and depths that are no fold's, are looked for."""
 _NARROWEST_MOUTH_NM = 300.0
 _WIDEST_MOUTH_NM = 1.9 * _BALL_RADIUS_NM

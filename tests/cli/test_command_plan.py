@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import Run, changed
+from command_line import Run, changed, start
 
 from sandbox.cave.server import CaveServer
 from sandbox.phantom.scene import Scene
@@ -16,10 +16,11 @@ def said(out: str) -> dict[str, str]:
     return {"title": title} | {line[:14].strip(): line[14:].strip() for line in lines}
 
 
-def test_plan(run: Run, cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -> None:
+def test_plan(cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -> None:
     """What an extraction takes is said, and nothing is written, neither results nor anything else."""
     asked = len(cave.requests)
-    ran = run("plan", cave_toml, "--version", 1, "--to", "results", "--chunk", 1)
+    # In a process of its own, since threads of other tests may write into this home.
+    ran = start("plan", cave_toml, "--version", 1, "--to", "results", "--chunk", 1, folder=tmp_path).ended(within_s=120)
     asked = len(cave.requests) - asked
     assert (ran.status, ran.err) == (0, "")
     plan = said(ran.out)
