@@ -36,7 +36,8 @@ def test_plan(cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -
     assert re.fullmatch(r"at most about \d+(\.\d+)? [kM]B of segmentation", plan["reading"])
     assert re.fullmatch(r"\d+ MB a worker", plan["memory"])
     assert max(map(len, ran.out.splitlines()[3:])) <= 80
-    assert list(tmp_path.iterdir()) == []
+    # Folders that cloud-volume makes in a home when it is imported.
+    assert {path.name for path in tmp_path.iterdir()} <= {".cloudvolume", ".cloudfiles"}
 
 
 def test_numbers_of_one(run: Run, files_toml: Path, cell_id: int) -> None:
