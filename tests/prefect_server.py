@@ -37,8 +37,6 @@ class PrefectServer:
         self._environment = environment | {
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # Automations that wait for silence are looked at every second in place of every five.
-            "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
         }
         if database:
             self._environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
