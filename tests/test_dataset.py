@@ -62,7 +62,7 @@ SEED = {
     "output_filepath": "../data",
     "google_bucket": "a-bucket",
     "google_secret": "geheim",
-    "token_file": "/home/someone/geheim.json",
+    "token_file": "~/geheim.json",
     "gcsfs_project": "",
     "disk_cache_path": "minnie_meshes_661",
     "mip_level": 3,

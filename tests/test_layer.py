@@ -54,8 +54,8 @@ def test_an_image_is_no_segmentation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "n5://file:///tmp/x",
-        "zarr://file:///tmp/x",
+        "n5://file:///a/x",
+        "zarr://file:///a/x",
         "precomputed://gopher://host/x",
         "minnie65",
         "nonsense://x",

@@ -88,7 +88,8 @@ def test_what_it_says_to_do_next_works(first: Ran, folder: Path, run: Run, monke
     """Page and table are there, and `somatic cell` measures a cell, with no server running."""
     monkeypatch.chdir(folder)
     python, cell = [line.strip() for line in first.err.splitlines() if line.startswith("  ")][-2:]
-    shown = subprocess.run(python, shell=True, check=True, capture_output=True, text=True).stdout
+    # Split as a shell does it, which is what the line is for.
+    shown = subprocess.run(shlex.split(python), check=True, capture_output=True, text=True).stdout
     assert "[3 rows x" in shown
     [page] = re.findall(r"Look at (\S+),", first.err)
     assert "phantom v1: 3 nuclei" in Path(page).read_text()
