@@ -115,7 +115,12 @@ def count_somata(mask: BitMask, resolution_nm: np.ndarray) -> int:
 
 
 def _surrounds(mask: BitMask, unlabelled: BitMask, nucleus: BitMask) -> bool:
-    """Whether most of what is labelled around a nucleus is of the cell."""
+    """Whether most of what is labelled around a nucleus, which has a voxel, is of the cell."""
+    occupied = nucleus.extent()
+    assert occupied is not None
+    whole = Box(np.zeros(3, dtype=np.int64), np.array(nucleus.shape))
+    around = Box(occupied.lower_vx - _SHELL_VX, occupied.upper_vx + _SHELL_VX).clipped_to(whole)
+    mask, unlabelled, nucleus = (one.cropped_to(around) for one in (mask, unlabelled, nucleus))
     grown = nucleus
     for _ in range(_SHELL_VX):
         grown = dilate(grown)
