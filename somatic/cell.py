@@ -96,8 +96,8 @@ def extract_cell(
         Flat, where the root id is a label; a graph, whose leaves are asked for when the cell has none; or the
         watershed of a graph, for a cell that has its leaves.
     nuclei : NucleusLayer or None
-        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null. Not looked at
-        for a cell that brings the columns of its nucleus.
+        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null. By the
+        published definitions it is not looked at for a cell that brings the columns of its nucleus.
     synapses : Synapses or None
         At least those onto the root id in the cutout; None leaves the synapse columns null.
     radius_nm : float

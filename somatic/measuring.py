@@ -75,11 +75,11 @@ class CellMeasurer:
         """Measure cells, the files of the next one fetched meanwhile where there is a cache; raises as for one cell."""
         with ThreadPoolExecutor(1) as pool:
             for cell, following in itertools.zip_longest(cells, cells[1:]):
+                ahead = None
                 if following is not None and self._inputs.file_cache:
-                    # Not before this one is read, so that it never waits for a file that is not its own.
-                    yield self(cell, partial(pool.submit, self._fetch_ahead, following))
-                else:
-                    yield self(cell)
+                    ahead = partial(pool.submit, self._fetch_ahead, following)
+                # Not before this one is read, so that it never waits for a file that is not its own.
+                yield self(cell, when_read=ahead)
                 # Meshes refer to themselves, and would stay until Python happens to look.
                 gc.collect()
 

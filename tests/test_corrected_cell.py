@@ -1,6 +1,5 @@
 """Whole cells by the corrected definitions: against what is known of them, and beside the published ones."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import trimesh
-from shared import SCENES, scene_of
+from shared import SCENES, cells_of
 from volumes import put_nuclei, put_volume
 
 from sandbox.bodies import ellipsoid_voxels
@@ -131,21 +130,14 @@ def test_columns_of_a_nucleus_that_are_known(concentric: tuple[Segmentation, Nuc
 @pytest.fixture(scope="module", params=SCENES)
 def shared_scene(request: pytest.FixtureRequest) -> tuple[Measured, Measured, float, Any]:
     """The first cell of a shared scene by both definitions, the ratio of their CPU seconds, and its synapses."""
-    folder = scene_of(request.param)
-    tables = json.loads((folder / "tables.json").read_text())
-    segmentation = Segmentation(f"precomputed://file://{folder}/seg", 0)
-    nuclei = NucleusLayer(f"precomputed://file://{folder}/nuclei")
-    synapses = synapses_from_raw(pd.DataFrame(tables["synapses"]), resolution_nm=TABLE_NM, where=request.param)
-    nucleus = tables["nuclei"][0]
-    x, y, z = nucleus["pt_position"]
-    cell = Cell(nucleus["id"], nucleus["pt_root_id"], (x, y, z), TABLE_NM)
+    cell, *from_what = cells_of(request.param)[0]
     measured, least_s = {}, {"published": np.inf, "corrected": np.inf}
     # The first time compiles what no other test has, and what else runs only ever adds.
     for name in ("published", "corrected") * 3:
         begun = time.process_time()
-        measured[name] = extract_cell(cell, segmentation, nuclei, synapses, definitions=name)
+        measured[name] = extract_cell(cell, *from_what, definitions=name)
         least_s[name] = min(least_s[name], time.process_time() - begun)
-    in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, 15_000.0)
+    in_cutout = synapses_in_cutout(from_what[-1], cell.root_id, cell.centre_nm, 15_000.0)
     return measured["published"], measured["corrected"], least_s["corrected"] / least_s["published"], in_cutout
 
 
