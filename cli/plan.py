@@ -49,7 +49,6 @@ def plan(
     with shown_steps() as step:
         step("connecting")
         from somatic.carrying import count_candidates
-        from somatic.check import check_segmentation
         from somatic.extraction import Extraction
         from somatic.memory import machine_memory_bytes, usable_cores
         from somatic.planning.shards import Selection, plan_extraction
@@ -62,8 +61,7 @@ def plan(
         step("asking for the nuclei")
         found = extraction.source.nuclei()
         step("checking the segmentation")
-        extraction.check_layers()
-        check_segmentation(found, extraction.segmentation, extraction.title)
+        extraction.check(found)
         step("planning")
         ledger = Ledger.load(extraction.store, machine_memory_bytes() // usable_cores())
         planned = plan_extraction(extraction, found, Selection(limit, sample, ids, chunk), ledger)

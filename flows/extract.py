@@ -23,6 +23,7 @@ from somatic.extraction import Extraction
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
+from somatic.planning.plan import with_nothing_done
 from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
 from somatic.results.base import choose_base
 from somatic.results.collect import reasons_of
@@ -30,7 +31,7 @@ from somatic.results.places import open_results
 from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
 from somatic.results.store import ResultStore
-from tasks.cave import check_labels, query_nuclei
+from tasks.cave import check_layers, query_nuclei
 from tasks.chunking import plan_chunks
 from tasks.costs import noted_requests
 from tasks.limits import share_rate_limit
@@ -130,7 +131,7 @@ def extract(
     watcher.on_step("asking for the nuclei")
     found = query_nuclei(title, extraction)
     watcher.on_step("checking the segmentation")
-    check_labels(title, extraction, found)
+    check_layers(title, extraction, found)
 
     selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
     if run.base and not run.plan:
@@ -168,7 +169,8 @@ def extract(
             fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, fault)
+    everything = extraction.estimate(plan, with_nothing_done(plan, chunk), run.chunks_per_shard)
+    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, everything, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds, cost)

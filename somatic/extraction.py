@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from somatic.cell import Cell, cell_box
+from somatic.check import check_segmentation
 from somatic.chunk import cells_of, noted_row, unmeasured_rows
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
@@ -31,7 +32,7 @@ from somatic.results.places import DEFAULT_RESULTS, MESHES, configuration, open_
 from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
 from somatic.synapses import synapses_in_cutout
-from somatic.tables import Synapses
+from somatic.tables import Nuclei, Synapses
 
 if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
@@ -178,20 +179,29 @@ class Extraction:
             "nuclei_url": self.source.nucleus_segmentation if needs_surroundings(self.dataset.definitions) else None,
         }
 
-    def check_layers(self) -> None:
-        """Open what cells are measured from: the segmentation, the meshes of the nuclei and the table of synapses.
+    def check(self, nuclei: Nuclei) -> None:
+        """Check that all that cells are measured from can be read, and that it belongs to this version.
+
+        Parameters
+        ----------
+        nuclei : Nuclei
+            All nuclei of this version.
 
         Raises
         ------
         SegmentationError, SegmentationUnavailable
             A layer cannot be read; says which and why.
         DatasetError, CaveError, CaveUnavailable
-            There is no such table of synapses, or it lacks a column.
+            There is no such table of synapses, or it lacks a column; or the server of the graph refused, or did not
+            answer.
+        WrongSegmentation
+            The segmentation is that of another version.
         """
         _ = self.segmentation
         if self.source.nucleus_segmentation:
             NucleusLayer(self.source.nucleus_segmentation)
         self.source.synapses(np.empty(0, dtype=np.int64), np.zeros(3), np.zeros(3))
+        check_segmentation(nuclei, self.segmentation, self.title, self.source.timestamp)
 
     def put_mesh_layer(self) -> None:
         """Write the info files of the mesh layer, which workers then fill."""

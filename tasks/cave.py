@@ -4,7 +4,6 @@ import pyarrow as pa
 from prefect import task
 
 from somatic.cell import Cell
-from somatic.check import check_segmentation
 from somatic.extraction import Extraction
 from somatic.results.parquet import parquet_bytes
 from somatic.tables import Nuclei, Synapses
@@ -29,10 +28,9 @@ def query_nuclei(title: str, extraction: Extraction) -> Nuclei:  # noqa: ARG001 
     task_run_name="segmentation of {title}",
     **PATIENTLY,
 )
-def check_labels(title: str, extraction: Extraction, nuclei: Nuclei) -> int:
-    """Stop when the segmentation belongs to another version than the root ids."""
-    extraction.check_layers()
-    return check_segmentation(nuclei, extraction.segmentation, title, extraction.source.timestamp)
+def check_layers(title: str, extraction: Extraction, nuclei: Nuclei) -> None:  # noqa: ARG001 - names the task run
+    """Stop when a layer cannot be read, or the segmentation belongs to another version than the root ids."""
+    extraction.check(nuclei)
 
 
 @task(

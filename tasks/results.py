@@ -20,6 +20,7 @@ from prefect.artifacts import (
 
 from somatic.errors import SomaticError
 from somatic.extraction import Extraction
+from somatic.planning.estimate import Estimate
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
 from somatic.quality import put_flags
@@ -53,11 +54,13 @@ def collect_features(
     nuclei: Nuclei,
     run: Run,
     memory_bytes: int | None,
+    everything: Estimate,
     fault: Exception | None,
 ) -> tuple[Collected, Cost]:
     """Write the table, its provenance and its manifest, and say in the UI how it came out.
 
-    Where the extraction has a base, also what is different from it.
+    Where the extraction has a base, also what is different from it. `everything` is what the plan would take if nothing
+    had been done before.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def collect_features(
         files["changes.parquet"] = store.get("changes.parquet")
     _put_derived(extraction, collected)
     files["flags.parquet"] = store.get("flags.parquet")
-    cost = load_cost(store, run.id, extraction.estimate(plan, plan.rows, run.chunks_per_shard))
+    cost = load_cost(store, run.id, everything)
     finished = datetime.now(UTC)
     put_manifest(
         store,

@@ -25,6 +25,7 @@ from somatic.planning.plan import (
     n_nuclei_in_segment,
     save_plan,
     skipped_rows,
+    with_nothing_done,
 )
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
@@ -126,6 +127,17 @@ def test_explicit_ids() -> None:
     assert sorted(ids(make_plan(nuclei, radius_nm=RADIUS_NM, ids=named))) == [3, 12, 21]
     assert sorted(ids(make_plan(nuclei, radius_nm=RADIUS_NM, ids=named, limit=2))) == [3, 12]
     assert set(ids(make_plan(nuclei, radius_nm=RADIUS_NM, ids=named, sample=1))) < {3, 12, 21}
+
+
+def test_a_plan_as_if_nothing_had_been_done() -> None:
+    """Chunks as of a plan of the same nuclei that was made before any of them was measured."""
+    nuclei = made_nuclei(40, rootless=[3])
+    whole = make_plan(nuclei, radius_nm=RADIUS_NM, chunk=7)
+    half = make_plan(
+        nuclei, radius_nm=RADIUS_NM, chunk=7, is_done=lambda rows: (rows["nucleus_id"] % 2 == 0).to_numpy()
+    )
+    assert half.n_chunks < whole.n_chunks
+    assert with_nothing_done(half, 7)["chunk"].tolist() == whole.rows["chunk"].tolist()
 
 
 def test_unknown_ids_are_named() -> None:

@@ -124,8 +124,13 @@ def make_plan(
     measured = rows["status_reason"].isna().to_numpy()
     if is_done is not None:
         measured &= ~is_done(rows)
-    rows["chunk"] = np.where(measured, (np.cumsum(measured) - 1) // chunk, -1)
+    rows["chunk"] = _chunk_numbers(measured, chunk)
     return Plan(rows[list(_COLUMNS)], nuclei.resolution_nm)
+
+
+def with_nothing_done(plan: Plan, chunk: int) -> pd.DataFrame:
+    """Rows of a plan as they were if nothing had been done when it was made; `chunk` as for `make_plan`."""
+    return plan.rows.assign(chunk=_chunk_numbers(plan.rows["status_reason"].isna().to_numpy(), chunk))
 
 
 def check_known(nuclei: Nuclei, ids: Iterable[int]) -> None:
@@ -214,6 +219,10 @@ def _all_rows(nuclei: Nuclei) -> pd.DataFrame:
     reasons[rows["soma_id"] == 0] = NO_ROOT
     rows["status_reason"] = reasons
     return rows
+
+
+def _chunk_numbers(measured: npt.NDArray[np.bool_], chunk: int) -> npt.NDArray[np.int64]:
+    return np.where(measured, (np.cumsum(measured) - 1) // chunk, -1)
 
 
 def _along_curve(rows: pd.DataFrame, resolution_nm: Resolution, radius_nm: float) -> npt.NDArray[np.int64]:

@@ -157,6 +157,7 @@ def test_the_cost_of_a_new_version(both: Both, edited: Proofread) -> None:
     assert provenance.loc[provenance["source"] == "carried", "segmentation_bytes"].isna().all()
     whole = manifest_of(both.whole)["cost"]
     assert cost["full_run"]["cells"] == whole["full_run"]["cells"] == whole["cells_computed"]
+    assert cost["full_run"]["requests"] == whole["full_run"]["requests"]
     assert whole["full_run"]["segmentation_bytes"] == whole["segmentation_bytes"] > cost["segmentation_bytes"]
     assert cost["full_run"]["bytes_from"] == whole["full_run"]["bytes_from"] == "computed cells"
 
