@@ -3,6 +3,7 @@
 import gzip
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -180,12 +181,26 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     assert cache.get("file 1") is None
 
 
-def test_without_room(tmp_path: Path) -> None:
-    """A folder that cannot be written, or is gone, keeps nothing and is no error."""
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    """It keeps nothing, and what is claimed is fetched all the same."""
     cache = FileCache(tmp_path / "gone")
-    cache.put("a", b"content")
+    with cache.claimed(["a"]):
+        cache.put("a", b"content")
     assert cache.get("a") is None
     cache.forget("a")
+
+
+def test_without_room(tmp_path: Path) -> None:
+    """A file that finds no room is not kept, and nothing of it stays."""
+    cache = FileCache(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        cache.put("a", bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert cache.get("a") is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_killed_processes_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

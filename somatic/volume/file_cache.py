@@ -57,11 +57,15 @@ class FileCache:
         """Keep a file, empty for one that the store does not have; where there is no room it is not kept."""
         path = self._path(name)
         part = path.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):
+        try:
             with part.open("wb") as file:
                 file.write(_HEADER.pack(len(content), zlib.crc32(content)))
                 file.write(content)
             part.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            return
         self._n_bytes_written += len(content)
         if self._n_bytes_written > _LOOK_EVERY * self._limit_bytes:
             self._n_bytes_written = 0
@@ -73,11 +77,16 @@ class FileCache:
 
     @contextlib.contextmanager
     def claimed(self, names: Iterable[str]) -> Iterator[None]:
-        """Let no other process fetch these files meanwhile; who dies inside lets go of them."""
-        with (self._folder / _LOCKS).open("ab") as locks:
-            # One byte of a file without end for each. In order, so that two processes never wait for each other.
-            for place in sorted(int(_digest(name)[:15], 16) for name in names):
-                fcntl.lockf(locks, fcntl.LOCK_EX, 1, place)
+        """Let no other process fetch these files meanwhile; who dies inside lets go of them.
+
+        Where that cannot be said, two processes may fetch the same file, which does no harm.
+        """
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):
+                locks = held.enter_context((self._folder / _LOCKS).open("ab"))
+                # One byte of a file without end for each. In order, so that two processes never wait for each other.
+                for place in sorted(int(_digest(name)[:15], 16) for name in names):
+                    fcntl.lockf(locks, fcntl.LOCK_EX, 1, place)
             yield
 
     def _path(self, name: str) -> Path:
