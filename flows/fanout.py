@@ -21,20 +21,21 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
 from flows.deployed import UNFINISHED, how_it_ended, settles_in, start_run, start_run_again
+from flows.futility import Futility
 from flows.shard import UPDATE_EVERY_S, Opened, extract_shard, opened_here
-from somatic.errors import FutileExtraction, TransientError
+from somatic.errors import FutileExtraction, SomaticError, TransientError
 from somatic.extraction import Extraction
 from somatic.planning.shards import Planned
 from somatic.progress import Progress
 from tasks.results import ProgressArtifact
 
-# So many shards in a row that failed without a cell to show for it: the next will fail too.
 _FUTILE_SHARDS = 3
 # A shard that crashed is started again so often.
 _RESTARTS = 2
-_LOOK_EVERY_S = 10.0
-_COUNT_EVERY_S = 30.0
 _PAGE = 200
+# How often the server is asked for a whole page of shards; for few more often, since it costs it less.
+_LOOK_EVERY_S, _LOOK_AT_MOST_EVERY_S = 10.0, 1.0
+_COUNT_EVERY_S = 30.0
 
 
 def run_shards_here(
@@ -58,18 +59,17 @@ def run_shards_here(
     """
     progress = Progress(len(planned.missing), on_progress)
     artifact = ProgressArtifact(extraction.title, progress, extraction.store.url, UPDATE_EVERY_S)
-    n_futile = n_done = 0
+    futility = Futility(_FUTILE_SHARDS)
     for shard in planned.shards():
         with opened_here(Opened(extraction, shard, progress, artifact)):
             state = cast(State, extract_shard(**parameters, start=shard.start, stop=shard.stop, return_state=True))
+        futile = futility.note(progress.done, failed=not state.is_completed())
         if state.is_completed():
             continue
         error = state.result(raise_on_failure=False)
-        n_futile = 0 if progress.done > n_done else n_futile + 1
-        n_done = progress.done
         if not isinstance(error, TransientError) or isinstance(error, FutileExtraction):
             return error
-        if n_futile == _FUTILE_SHARDS:
+        if futile:
             return FutileExtraction(str(error))
     artifact.update(at_end=True)
     return None
@@ -103,7 +103,7 @@ def run_shards_as(
         try:
             children.start(deployment, parameters)
             while children.waiting:
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_until_next_look_s(len(children.waiting)))
                 try:
                     children.look()
                 except httpx.HTTPError as error:
@@ -132,7 +132,7 @@ class _Children:
         self._progress = progress
         self._restarts: Counter[UUID] = Counter()
         self._counted = time.monotonic()
-        self._n_futile = self._n_done = 0
+        self._futility = Futility(_FUTILE_SHARDS)
         self._log = get_run_logger()
 
     def start(self, deployment: str, parameters: dict[str, Any]) -> None:
@@ -162,9 +162,13 @@ class _Children:
         FutileExtraction
             Several in a row failed without a cell to show for it.
         """
-        ended = [child for child in self._read() if child.state and child.state.is_final()]
+        found = {child.id: child for child in self._read()}
+        ended = [child for child in found.values() if child.state and child.state.is_final()]
         if ended or time.monotonic() - self._counted > _COUNT_EVERY_S:
             self.count()
+        for gone in self.waiting - found.keys():
+            self.waiting.discard(gone)
+            self._note(f"the flow run of a shard was deleted ({gone})", failed=True)
         for child in ended:
             if child.state_type == StateType.CRASHED and self._restarts[child.id] < _RESTARTS:
                 if child.state and not settles_in(child.state):
@@ -172,14 +176,19 @@ class _Children:
                     self._restarts[child.id] += 1
                 continue
             self.waiting.discard(child.id)
-            if child.state_type != StateType.COMPLETED:
-                self._note_failure(child)
+            assert child.state
+            said = f"{child.name} {how_it_ended(child.state)}: {child.state.message}"
+            self._note(said, failed=not child.state.is_completed())
 
     def count(self) -> None:
         """Count the cells that are stored."""
         self._counted = time.monotonic()
         ledger, rows = self._planned.ledger, self._planned.missing
-        ledger.read_new(self._extraction.store)
+        try:
+            ledger.read_new(self._extraction.store)
+        except SomaticError as error:
+            # The shards measure on, and who collects the table will say it where it stays so.
+            self._log.warning("the cells that are stored cannot be counted: %s", error)
         counted = ledger.count(rows)
         self._progress.note(counted["ok"], counted["failed"])
 
@@ -189,14 +198,15 @@ class _Children:
             chosen = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _PAGE]))
             yield from self._client.read_flow_runs(flow_run_filter=chosen, limit=_PAGE)
 
-    def _note_failure(self, child: FlowRun) -> None:
-        assert child.state
-        said = f"{child.name} {how_it_ended(child.state)}: {child.state.message}"
-        self._log.warning("%s", said)
-        self._n_futile = 0 if self._progress.done > self._n_done else self._n_futile + 1
-        self._n_done = self._progress.done
-        if self._n_futile == _FUTILE_SHARDS:
+    def _note(self, said: str, *, failed: bool) -> None:
+        if failed:
+            self._log.warning("%s", said)
+        if self._futility.note(self._progress.done, failed=failed):
             raise FutileExtraction(f"{_FUTILE_SHARDS} shards in a row came to nothing; the last: {said}")
+
+
+def _until_next_look_s(n_shards: int) -> float:
+    return max(_LOOK_AT_MOST_EVERY_S, _LOOK_EVERY_S * min(1.0, n_shards / _PAGE))
 
 
 def _is_away(error: httpx.HTTPError) -> bool:

@@ -2,7 +2,6 @@
 
 import itertools
 import queue
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.futility import Futility
 from somatic.cave.counting import requests_sent
 from somatic.chunk import cells_of, unmeasured_rows
 from somatic.dataset import load_dataset
@@ -33,14 +33,13 @@ from somatic.tables import Synapses
 from somatic.volume.file_cache import cache_folder
 from tasks.cave import query_synapses
 from tasks.costs import noted_requests
-from tasks.extraction import extract_chunk, with_receipt
+from tasks.extraction import ShardRun, extract_chunk, with_receipt
 from tasks.limits import share_rate_limit
 from tasks.results import ProgressArtifact
 from tasks.stale import close_stale_task_runs
 from tasks.transient import RETRY_DELAY_S, exponential_delays_s
 
 UPDATE_EVERY_S = 5.0
-# So many chunks in a row that failed for now, while no cell was measured: the next will fail too.
 _FUTILE_CHUNKS = 5
 
 
@@ -142,28 +141,33 @@ def extract_shard(
         get_run_logger().info("%s: %d cells to measure", title, len(shard.missing))
         noted = noted_requests(extraction.store, run, sent_before)
     with noted, cache_folder() as file_cache:
-        _Measuring(opened, run, workers, cell_timeout_s, retry_delay_s, file_cache).all_chunks()
+        of_shard = ShardRun(
+            extraction=opened.extraction,
+            resolution_nm=opened.shard.resolution_nm,
+            ledger=opened.shard.ledger,
+            progress=opened.progress,
+            run_id=run,
+            cell_timeout_s=cell_timeout_s,
+            retry_delay_s=retry_delay_s,
+            file_cache=file_cache,
+        )
+        _Chunks(opened.shard, of_shard, workers, opened.artifact).measure_all()
 
 
-class _Measuring:
-    """The chunks of one shard, several at once."""
+class _Chunks:
+    """The chunks of one shard, several measured at once."""
 
-    def __init__(
-        self, opened: Opened, run_id: str, workers: int, cell_timeout_s: float, retry_delay_s: float, file_cache: str
-    ) -> None:
-        self._opened = opened
-        self._run_id = run_id
+    def __init__(self, shard: Shard, run: ShardRun, workers: int, artifact: ProgressArtifact) -> None:
+        self._shard = shard
+        self._run = run
         self._workers = workers
-        self._cell_timeout_s = cell_timeout_s
-        self._retry_delay_s = retry_delay_s
-        self._file_cache = file_cache
+        self._artifact = artifact
         self._task = with_receipt(extract_chunk)
-        self._stop = threading.Event()
         self._failed_for_now: SomaticError | None = None
         self._fault: Exception | None = None
-        self._n_futile = self._n_done = 0
+        self._futility = Futility(_FUTILE_CHUNKS)
 
-    def all_chunks(self) -> None:
+    def measure_all(self) -> None:
         """Measure them.
 
         Raises
@@ -173,7 +177,7 @@ class _Measuring:
         Exception
             What makes going on useless.
         """
-        waiting = self._chunks()
+        waiting = self._with_synapses()
         n_running = 0
         ended: queue.SimpleQueue[PrefectFuture] = queue.SimpleQueue()
         runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers)
@@ -182,28 +186,35 @@ class _Measuring:
                 while True:
                     # A few at a time, since each that is submitted costs memory until it is done.
                     for number, rows, synapses in itertools.islice(waiting, self._workers - n_running):
-                        future = runner.submit(self._task, self._parameters(number, rows, synapses))
+                        parameters = {
+                            "title": self._run.extraction.title,
+                            "number": number,
+                            "rows": rows,
+                            "synapses": synapses,
+                            "shard": self._run,
+                        }
+                        future = runner.submit(self._task, parameters)
                         n_running += 1
                         future.add_done_callback(ended.put)
                     if not n_running:
                         break
                     done = _first(ended)
-                    self._opened.artifact.update()
+                    self._artifact.update()
                     if done is not None:
                         n_running -= 1
                         outcome = done.result(raise_on_failure=False)
                         self._judge(outcome if isinstance(outcome, Exception) else None)
             except BaseException:
-                self._stop.set()
+                self._run.stop.set()
                 raise
-        self._opened.artifact.update(at_end=True)
+        self._artifact.update(at_end=True)
         if self._fault or self._failed_for_now:
             raise self._fault or self._failed_for_now  # type: ignore[misc]
 
-    def _chunks(self) -> Iterator[tuple[int, pd.DataFrame, Synapses | None]]:
+    def _with_synapses(self) -> Iterator[tuple[int, pd.DataFrame, Synapses | None]]:
         """Chunks with their synapses, which are asked for in batches while chunks before them are measured."""
-        extraction, shard = self._opened.extraction, self._opened.shard
-        ask = query_synapses.with_options(retry_delay_seconds=exponential_delays_s(self._retry_delay_s))
+        extraction, shard = self._run.extraction, self._shard
+        ask = query_synapses.with_options(retry_delay_seconds=exponential_delays_s(self._run.retry_delay_s))
         for batch in shard.batches():
             rows = pd.concat([rows for _, rows in batch])
             cells = cells_of(rows, shard.resolution_nm)
@@ -211,7 +222,7 @@ class _Measuring:
                 synapses = ask(extraction.title, batch[0][0], batch[-1][0], extraction, cells)
             except SomaticError as error:
                 unmeasured = extraction.unmeasured(rows, shard.resolution_nm, error)
-                put_rows(extraction.store, unmeasured, self._run_id, flow_run.run_count or 1)
+                put_rows(extraction.store, unmeasured, self._run.run_id, flow_run.run_count or 1)
                 for _ in batch:
                     self._judge(error)
                 batch.clear()
@@ -221,37 +232,15 @@ class _Measuring:
             if self._fault:
                 return
 
-    def _parameters(self, number: int, rows: pd.DataFrame, synapses: Synapses | None) -> dict[str, Any]:
-        opened = self._opened
-        return {
-            "title": opened.extraction.title,
-            "number": number,
-            "rows": rows,
-            "extraction": opened.extraction,
-            "resolution_nm": opened.shard.resolution_nm,
-            "synapses": synapses,
-            "ledger": opened.shard.ledger,
-            "progress": opened.progress,
-            "run_id": self._run_id,
-            "cell_timeout_s": self._cell_timeout_s,
-            "retry_delay_s": self._retry_delay_s,
-            "file_cache": self._file_cache,
-            "stop": self._stop,
-        }
-
     def _judge(self, error: Exception | None) -> None:
         """Note how a chunk ended, and whether it makes sense to go on."""
-        if self._opened.progress.done > self._n_done:
-            self._n_futile, self._n_done = 0, self._opened.progress.done
-        if error is None:
-            return
-        self._n_futile += 1
-        if not isinstance(error, TransientError):
-            self._fault = self._fault or error
-        else:
+        futile = self._futility.note(self._run.progress.done, failed=error is not None)
+        if isinstance(error, TransientError):
             self._failed_for_now = self._failed_for_now or error
-            if self._n_futile >= _FUTILE_CHUNKS:
+            if futile:
                 self._fault = self._fault or FutileExtraction(str(error))
+        else:
+            self._fault = self._fault or error
 
 
 def _first(ended: "queue.SimpleQueue[PrefectFuture]") -> PrefectFuture | None:

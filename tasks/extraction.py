@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -18,8 +19,42 @@ from somatic.features import Row
 from somatic.progress import Progress
 from somatic.results.chunks import chunk_key, put_rows
 from somatic.results.ledger import Ledger
-from somatic.tables import Synapses
+from somatic.tables import Resolution, Synapses
 from tasks.transient import JITTER, RETRIES, is_transient
+
+
+@dataclass(frozen=True, eq=False)
+class ShardRun:
+    """What the chunks of a shard have in common.
+
+    Attributes
+    ----------
+    extraction : Extraction
+    resolution_nm : (3,) float
+        `Plan.resolution_nm`.
+    ledger : Ledger
+        What is done.
+    progress : Progress
+        Counts the cells.
+    run_id : str
+        The flow run of the extraction.
+    cell_timeout_s, retry_delay_s : float
+        Longest time for one cell; wait before a chunk is tried again, which doubles each time.
+    file_cache : str
+        Folder where files of the segmentation are kept.
+    stop : threading.Event
+        Set to end soon.
+    """
+
+    extraction: Extraction
+    resolution_nm: Resolution
+    ledger: Ledger
+    progress: Progress
+    run_id: str
+    cell_timeout_s: float
+    retry_delay_s: float
+    file_cache: str
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 @task(
@@ -30,19 +65,7 @@ from tasks.transient import JITTER, RETRIES, is_transient
     cache_policy=NO_CACHE,
 )
 def extract_chunk(
-    title: str,
-    number: int,
-    rows: pd.DataFrame,
-    extraction: Extraction,
-    resolution_nm: tuple[float, float, float],
-    synapses: Synapses | None,
-    ledger: Ledger,
-    progress: Progress,
-    run_id: str,
-    cell_timeout_s: float,
-    retry_delay_s: float,
-    file_cache: str,
-    stop: threading.Event,
+    title: str, number: int, rows: pd.DataFrame, synapses: Synapses | None, shard: ShardRun
 ) -> dict[str, Any]:
     """Measure the cells of a chunk that are not done and store their rows in one file.
 
@@ -58,30 +81,30 @@ def extract_chunk(
     PermanentError
         Nothing can be measured or stored as things are.
     Stopped
-        `stop` was set.
+        `shard.stop` was set.
     """
     trial = task_run.run_count or 1
     if trial > 1:
-        _pause(retry_delay_s * 2 ** (trial - 2) * random.uniform(1 - JITTER, 1 + JITTER), stop)
-    missing = ledger.missing(rows)
+        _pause(shard.retry_delay_s * 2 ** (trial - 2) * random.uniform(1 - JITTER, 1 + JITTER), shard.stop)
+    missing = shard.ledger.missing(rows)
     measured: list[Row] = []
     try:
-        for row in extraction.extract(
+        for row in shard.extraction.extract(
             missing,
-            resolution_nm,
+            shard.resolution_nm,
             synapses=synapses,
-            cell_timeout_s=cell_timeout_s,
-            memory_bytes=ledger.memory_bytes,
-            file_cache=file_cache,
-            stop=stop,
+            cell_timeout_s=shard.cell_timeout_s,
+            memory_bytes=shard.ledger.memory_bytes,
+            file_cache=shard.file_cache,
+            stop=shard.stop,
         ):
             measured.append(row)
-            progress.add(row)
+            shard.progress.add(row)
     finally:
         try:
-            ledger.add(put_rows(extraction.store, measured, run_id, trial))
+            shard.ledger.add(put_rows(shard.extraction.store, measured, shard.run_id, trial))
         except SomaticError:
-            progress.take_back(measured)
+            shard.progress.take_back(measured)
             raise
     again = [row for row in measured if row["transient"]]
     if again:
@@ -111,7 +134,7 @@ def with_receipt(chunk_task: Task[..., dict[str, Any]]) -> Task[..., dict[str, A
 
 
 def _receipt_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    extraction: Extraction = parameters["extraction"]
+    extraction = parameters["shard"].extraction
     key = chunk_key(parameters["rows"].to_dict("records"))
     return f"{extraction.dataset.name}-v{extraction.version}-{extraction.config_hash}-{key}"
 

@@ -235,7 +235,7 @@ def test_shards_that_cannot_begin(
     client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shard that crashes before it begins, for want of its image perhaps, is not started for ever."""
-    monkeypatch.setattr(flows.fanout, "_LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(flows.fanout, "_LOOK_AT_MOST_EVERY_S", 0.2)
     monkeypatch.setattr(flows.deployed, "_AFTER_CRASH", timedelta(0))
     flow_id = client.create_flow_from_name("extract-shard")
     deployment_id = client.create_deployment(flow_id, "unstartable")
