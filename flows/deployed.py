@@ -1,5 +1,6 @@
 """Flow runs of deployments: started once, and started again as the same run."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -9,12 +10,15 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
+from pydantic import ByteSize, TypeAdapter
 
 from somatic.errors import PermanentError
 
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
 # A state that is set sooner is overtaken by what the worker still has to say of the crash.
 _AFTER_CRASH = timedelta(seconds=10)
+_QUANTITY = re.compile(r"\d+(\.\d+)?([kKMGTP]i?)?")
+_BYTES = TypeAdapter(ByteSize)
 
 
 def start_run(deployment: str, parameters: dict[str, Any], key: str, *, what: str, as_subflow: bool) -> FlowRun:
@@ -45,6 +49,16 @@ def start_run(deployment: str, parameters: dict[str, Any], key: str, *, what: st
             f"there is no deployment {deployment!r} for {what}; make it with: somatic deploy"
         ) from error
     return cast(FlowRun, found)
+
+
+def job_memory_bytes(client: SyncPrefectClient, deployment: str) -> int | None:
+    """Memory that a job of a deployment on Kubernetes may use; None where the deployment does not say."""
+    try:
+        limit = client.read_deployment_by_name(deployment).job_variables.get("memory_limit")
+    except ObjectNotFound:
+        return None
+    # Kubernetes writes 5Gi for 5 GiB.
+    return int(_BYTES.validate_python(f"{limit}B")) if _QUANTITY.fullmatch(str(limit)) else None
 
 
 def start_run_again(client: SyncPrefectClient, run: FlowRun, by: str) -> None:

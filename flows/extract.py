@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import State
 
 from flows.carrying import carry_over
+from flows.deployed import job_memory_bytes
 from flows.fanout import cancel_children, run_shards_as, run_shards_here
 from flows.watching import Summary, present_watcher
 from somatic.cave.counting import requests_sent
@@ -139,8 +140,7 @@ def extract(
             carry_over(extraction, found, selection, run_id, watcher)
 
     watcher.on_step("planning")
-    # How much memory the jobs of the shards have is not known here.
-    memory_bytes = None if shard_deployment else machine_memory_bytes() // (workers or usable_cores())
+    memory_bytes = _memory_of_a_worker(shard_deployment, workers)
     planned = plan_chunks(title, extraction, found, selection, run, memory_bytes)
     plan, estimate = planned.plan, planned.estimate
     if not run.plan:
@@ -189,6 +189,15 @@ def extract(
 def _chunks_per_shard(workers: int | None) -> int:
     """Enough that the workers of this machine seldom wait for the last chunk of a shard; on a cluster, one job's."""
     return CHUNKS_PER_SHARD * max(1, math.ceil((workers or 1) / 4))
+
+
+def _memory_of_a_worker(shard_deployment: str | None, workers: int | None) -> int | None:
+    """What a shard will have for each worker, here or in its job; None where that is not known before it runs."""
+    if shard_deployment is None:
+        return machine_memory_bytes() // (workers or usable_cores())
+    with get_client(sync_client=True) as client:
+        of_job = job_memory_bytes(client, shard_deployment)
+    return of_job // workers if of_job and workers else None
 
 
 def _first_attempt(results: ResultStore, run_id: str) -> Run | None:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -92,6 +93,12 @@ class Results:
             name: pq.read_table(store.url_of(f"chunks/{name}"), columns=["nucleus_id"])["nucleus_id"].to_pylist()
             for name in store.names("chunks")
         }
+
+    def rows(self, nucleus_ids: Collection[int]) -> list[dict[str, Any]]:
+        """Rows of the chunk files of some nuclei, as they were put there."""
+        store = self.store
+        tables = [pq.read_table(store.url_of(f"chunks/{name}")) for name in self.chunks]
+        return [row for table in tables for row in table.to_pylist() if row["nucleus_id"] in nucleus_ids]
 
     @property
     def stored(self) -> list[int]:

@@ -6,8 +6,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pandas as pd
@@ -30,9 +32,11 @@ import flows.deployed
 import flows.fanout
 from flows.watch import watch
 from sandbox.phantom.scene import Scene
-from somatic.errors import FutileExtraction, PermanentError
+from somatic.errors import FutileExtraction, IncompleteExtraction, PermanentError
+from somatic.results.chunks import put_rows
 
 POOL = "fanout"
+KILLED = {"status": "failed", "reason": "its process was killed", "error_class": "CellKilled", "soma_volume_um": None}
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +211,41 @@ def test_retry_runs_the_shards_again_that_failed(
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_killed_cell_is_tried_again_in_jobs_with_more_memory(
+    client: SyncPrefectClient, dataset: Path, undisturbed: Results, tmp_path: Path
+) -> None:
+    """By what the deployment of the shards says: with a little more memory it counts as done, with much more not."""
+    shutil.copytree(undisturbed.root, tmp_path / "results")
+    results = Results(str(tmp_path / "results"))
+    cell = next(iter(results.table.index[results.table["status"] == "ok"]))
+    [row] = results.rows([cell])
+    put_rows(results.store, [row | KILLED | {"memory_bytes": 4.5 * 2**30, "attempt": 2}], "a run")
+    parent = finished(client, started(client, dataset, results.root))
+    assert parent.state_name == "Completed"
+    assert not shards(client, parent.id)
+    assert results.table.loc[cell, "status"] == "failed"
+
+    put_rows(results.store, [row | KILLED | {"memory_bytes": 3 * 2**30, "attempt": 3}], "a run")
+    parent = finished(client, started(client, dataset, results.root))
+    assert parent.state_name == "Completed"
+    assert [each.state_name for each in shards(client, parent.id)] == ["Completed"]
+    assert results.features == undisturbed.features
+    assert results.provenance.loc[cell, "attempt"] == 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "n_bytes"),
+    [("5Gi", 5 * 2**30), ("512Mi", 2**29), ("1.5G", 1_500_000_000), (10**9, 10**9), ("100m", None), (None, None)],
+)
+def test_memory_of_a_job(client: SyncPrefectClient, limit: object, n_bytes: int | None) -> None:
+    """As Kubernetes writes quantities; what is not understood is not known."""
+    flow_id = client.create_flow_from_name("extract-shard")
+    client.create_deployment(flow_id, "limited", job_variables={"memory_limit": limit} if limit else {})
+    assert flows.deployed.job_memory_bytes(client, "extract-shard/limited") == n_bytes
+    assert flows.deployed.job_memory_bytes(client, "extract-shard/nowhere") is None
+
+
+@pytest.mark.usefixtures("worker")
 def test_a_new_version_runs_as_deployed(
     client: SyncPrefectClient, scene: Scene, cave_dataset: Path, undisturbed: Results, tmp_path: Path
 ) -> None:
@@ -231,40 +270,63 @@ def test_a_new_version_runs_as_deployed(
     client.delete_flow_run(started.id)
 
 
+@contextmanager
+def meanwhile(
+    client: SyncPrefectClient, deployment: str, act: Callable[[SyncPrefectClient, FlowRun], Any]
+) -> Iterator[None]:
+    """Make a deployment that no worker looks after, and do something with each shard that is started as it."""
+    deployment_id = client.create_deployment(client.create_flow_from_name("extract-shard"), deployment)
+    of_deployment = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
+    over = threading.Event()
+
+    def look() -> None:
+        with get_client(sync_client=True) as client:
+            while not over.wait(0.1):
+                for shard in client.read_flow_runs(flow_run_filter=of_deployment):
+                    if shard.state and shard.state.is_scheduled():
+                        act(client, shard)
+
+    context = contextvars.copy_context()  # which has the server's address
+    thread = threading.Thread(target=context.run, args=[look])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_shards_that_cannot_begin(
     client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shard that crashes before it begins, for want of its image perhaps, is not started for ever."""
     monkeypatch.setattr(flows.fanout, "_LOOK_AT_MOST_EVERY_S", 0.2)
     monkeypatch.setattr(flows.deployed, "_AFTER_CRASH", timedelta(0))
-    flow_id = client.create_flow_from_name("extract-shard")
-    deployment_id = client.create_deployment(flow_id, "unstartable")
-    of_deployment = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
     crashes: Counter[UUID] = Counter()
-    ended = threading.Event()
 
-    def crash() -> None:
-        with get_client(sync_client=True) as client:
-            while not ended.wait(0.1):
-                for shard in client.read_flow_runs(flow_run_filter=of_deployment):
-                    if shard.state and shard.state.is_scheduled():
-                        client.set_flow_run_state(shard.id, Pending())
-                        client.set_flow_run_state(shard.id, Crashed(message="its image cannot be pulled"))
-                        crashes[shard.id] += 1
+    def crash(client: SyncPrefectClient, shard: FlowRun) -> None:
+        client.set_flow_run_state(shard.id, Pending())
+        client.set_flow_run_state(shard.id, Crashed(message="its image cannot be pulled"))
+        crashes[shard.id] += 1
 
-    context = contextvars.copy_context()  # which has the server's address
-    thread = threading.Thread(target=context.run, args=[crash])
-    thread.start()
-    try:
+    with meanwhile(client, "unstartable", crash):
         error = error_of(
             run(dataset, tmp_path / "results", shard_deployment="extract-shard/unstartable", chunks_per_shard=1)
         )
-    finally:
-        ended.set()
-        thread.join()
     assert isinstance(error, FutileExtraction)
     assert "its image cannot be pulled" in str(error)
     assert max(crashes.values()) == 3
+
+
+def test_shards_that_are_deleted(client: SyncPrefectClient, dataset: Path, tmp_path: Path) -> None:
+    """They are not waited for; the table says which cells were not measured, and the run has failed for now."""
+    with meanwhile(client, "deleted", lambda client, shard: client.delete_flow_run(shard.id)):
+        error = error_of(
+            run(dataset, tmp_path / "results", shard_deployment="extract-shard/deleted", chunks_per_shard=2)
+        )
+    assert isinstance(error, IncompleteExtraction)
+    table = Results(str(tmp_path / "results")).table
+    assert Counter(table["status"]) == {"failed": 12, "skipped": 3}
 
 
 def test_a_deployment_that_is_not_there(dataset: Path, tmp_path: Path) -> None:
