@@ -24,6 +24,7 @@ from somatic.extraction import Extraction
 from somatic.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
+from somatic.planning.estimate import estimate_extraction
 from somatic.planning.plan import with_nothing_done
 from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
 from somatic.results.base import choose_base
@@ -169,7 +170,7 @@ def extract(
             fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
 
     watcher.on_step("collecting the table")
-    everything = extraction.estimate(plan, with_nothing_done(plan, chunk), run.chunks_per_shard)
+    everything = estimate_extraction(extraction, plan, with_nothing_done(plan, chunk), run.chunks_per_shard)
     collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, everything, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)

@@ -221,7 +221,8 @@ class _Chunks:
             try:
                 synapses = ask(extraction.title, batch[0][0], batch[-1][0], extraction, cells)
             except SomaticError as error:
-                unmeasured = extraction.unmeasured(rows, shard.resolution_nm, error)
+                version, definitions = extraction.version, extraction.dataset.definitions
+                unmeasured = unmeasured_rows(rows, shard.resolution_nm, error, version, definitions)
                 put_rows(extraction.store, unmeasured, self._run.run_id, flow_run.run_count or 1)
                 for _ in batch:
                     self._judge(error)

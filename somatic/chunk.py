@@ -29,7 +29,7 @@ def unmeasured_rows(
     version: int,
     definitions: str,
 ) -> Iterator[Row]:
-    """`Extraction.unmeasured` where no extraction could be opened."""
+    """Rows of cells that could not be measured for a fault that is not theirs; they count as failed for now."""
     for cell, attempt in zip(cells_of(rows, resolution_nm), rows["attempt"].tolist(), strict=True):
         result = CellResult(failed_row(cell, version, definitions, error), {}, error)
         yield noted_row(result, cell, attempt) | {"transient": True}

@@ -22,10 +22,7 @@ from somatic.features import NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.measuring import Inputs
-from somatic.memory import worker_memory_bytes
 from somatic.nucleus import NucleusLayer
-from somatic.planning.estimate import Estimate, Layer, make_estimate
-from somatic.planning.plan import Plan
 from somatic.results.base import Base
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.places import DEFAULT_RESULTS, MESHES, configuration, open_results
@@ -38,12 +35,6 @@ if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
     from somatic.files import FileTables
 
-# Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
-_CAVE_REQUESTS = 12
-# The info of the graph, and the roots at the centres of some nuclei.
-_GRAPH_REQUESTS = 2
-SYNAPSE_CELLS = 50
-"""The synapses of about so many cells are asked for at once."""
 # Whose leaves are asked for at the same time: enough to hide how long the answers travel.
 _LEAVES_AT_ONCE = 4
 
@@ -208,31 +199,6 @@ class Extraction:
         if self.with_meshes:
             MeshLayer(self.store.url_of(MESHES)).put_info(self.segmentation)
 
-    def estimate(self, plan: Plan, missing: pd.DataFrame, chunks_per_shard: int) -> Estimate:
-        """What the missing rows of a plan will take."""
-        segmentation = self.segmentation
-        layer = Layer(
-            resolution_nm=_triple(segmentation.resolution_nm),
-            offset_vx=_triple(segmentation.bounds.lower_vx),
-            size_vx=segmentation.bounds.shape,
-            file_vx=_triple(segmentation.file_shape),
-        )
-        from_cave = self.dataset.cave is not None
-        return make_estimate(
-            plan,
-            missing,
-            layer=layer,
-            radius_nm=self.radius_nm,
-            worker_memory_bytes=worker_memory_bytes(
-                self.radius_nm, segmentation.resolution_nm, _triple(segmentation.file_shape)
-            ),
-            cave_requests=(_CAVE_REQUESTS if from_cave else 0) + (_GRAPH_REQUESTS if self.on_graph else 0),
-            requests_per_cell=1 if self.on_graph else 0,
-            requests_per_chunk=1 if self.on_graph else 0,
-            cells_per_request=SYNAPSE_CELLS if from_cave and self.dataset.cave.synapses else None,  # type: ignore[union-attr]
-            chunks_per_shard=chunks_per_shard,
-        )
-
     def synapses_of(self, cells: list[Cell]) -> Synapses | None:
         """Synapses onto the roots of some cells, at least those in their cutouts; None without a synapse table."""
         centres_nm = np.array([cell.centre_nm for cell in cells])
@@ -376,7 +342,8 @@ class Extraction:
                 origin = self._origin(cell, result.row, onto)
                 yield noted_row(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
         except SomaticError as error:
-            yield from self.unmeasured(rows[rows["nucleus_id"].isin(waiting)], resolution_nm, error)
+            left = rows[rows["nucleus_id"].isin(waiting)]
+            yield from unmeasured_rows(left, resolution_nm, error, self.version, self.dataset.definitions)
             raise
 
     def _origin(self, cell: Cell, row: Row, synapses: Synapses | None) -> dict[str, Any]:
@@ -393,19 +360,8 @@ class Extraction:
             "synapse_hash": hashed,
         }
 
-    def unmeasured(
-        self, rows: pd.DataFrame, resolution_nm: tuple[float, float, float], error: SomaticError
-    ) -> Iterator[Row]:
-        """Rows of cells that could not be measured for a fault that is not theirs; they count as failed for now."""
-        return unmeasured_rows(rows, resolution_nm, error, self.version, self.dataset.definitions)
-
 
 def _no_root(cell: Cell, title: str, timestamp: datetime | None) -> str:
     return (
         f"root id {cell.root_id} is no root of the graph at the moment of {title} ({timestamp:%Y-%m-%d %H:%M:%S} UTC)"
     )
-
-
-def _triple(values: np.ndarray) -> tuple:
-    x, y, z = values.tolist()
-    return x, y, z

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stores import FIRST_ID, FIRST_ROOT, RADIUS_NM, RESOLUTION_NM, made_nuclei
 
 from somatic.errors import PermanentError, StoreError
-from somatic.planning.estimate import Layer, make_estimate, voxels_to_read
+from somatic.planning.estimate import LayerSize, make_estimate, voxels_to_read
 from somatic.planning.hilbert import hilbert_index
 from somatic.planning.plan import (
     NO_POSITION,
@@ -290,7 +290,7 @@ def test_rows_of_skipped_nuclei() -> None:
 
 def test_voxels_of_files() -> None:
     """Counted by hand: a cutout of 10 x 10 x 10 voxels in files of 8 x 8 x 8, inside, at the edge, outside."""
-    layer = Layer((100.0, 100.0, 100.0), offset_vx=(10, 10, 10), size_vx=(20, 20, 20), file_vx=(8, 8, 8))
+    layer = LayerSize((100.0, 100.0, 100.0), offset_vx=(10, 10, 10), size_vx=(20, 20, 20), file_vx=(8, 8, 8))
     centres_vx = np.array(
         [
             [18, 18, 18],  # 13 to 23, that is 3 to 13 from the offset: files 0 and 1 on each axis, 16 voxels
@@ -307,7 +307,7 @@ def test_estimate_counts_what_is_left() -> None:
     """Of 25 cells in 9 chunks of 3, with the first 4 chunks and one more cell done, 12 cells in 5 chunks are left."""
     plan = make_plan(made_nuclei(26, rootless=[0]), radius_nm=RADIUS_NM, chunk=3)
     missing = plan.rows[plan.rows["chunk"] >= 4].iloc[1:]
-    layer = Layer((64.0, 64.0, 40.0), (0, 0, 0), (10_000, 10_000, 100_000), (256, 256, 32))
+    layer = LayerSize((64.0, 64.0, 40.0), (0, 0, 0), (10_000, 10_000, 100_000), (256, 256, 32))
     estimate = make_estimate(
         plan,
         missing,

@@ -6,7 +6,7 @@ import pytest
 from stores import MEMORY, RADIUS_NM, made_nuclei, measured, run
 
 from somatic.errors import StoreError
-from somatic.planning.estimate import Layer, make_estimate
+from somatic.planning.estimate import LayerSize, make_estimate
 from somatic.planning.plan import Plan, make_plan, save_plan
 from somatic.planning.shards import Planned, Shard, open_shard, snapshot_name
 from somatic.results.chunks import put_rows
@@ -23,7 +23,7 @@ def made_plan(n: int) -> Plan:
 def planned(plan: Plan, ledger: Ledger, chunks_per_shard: int = 2) -> Planned:
     """What is left of a plan."""
     missing = ledger.missing(plan.rows)
-    layer = Layer((64.0, 64.0, 40.0), (0, 0, 0), (10_000, 10_000, 100_000), (256, 256, 32))
+    layer = LayerSize((64.0, 64.0, 40.0), (0, 0, 0), (10_000, 10_000, 100_000), (256, 256, 32))
     estimate = make_estimate(
         plan, missing, layer=layer, radius_nm=RADIUS_NM, worker_memory_bytes=1, chunks_per_shard=chunks_per_shard
     )

@@ -6,7 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from somatic.extraction import Extraction
+from somatic.memory import worker_memory_bytes
 from somatic.planning.plan import POSITION, Plan
+
+SYNAPSE_CELLS = 50
+"""The synapses of about so many cells are asked for at once."""
 
 BYTES_PER_VOXEL = 0.25
 """Rough size of a voxel of dense neuropil in compressed_segmentation as it travels, gzipped.
@@ -15,9 +20,14 @@ Blocks of 8 x 8 x 8 voxels at 64 x 64 x 40 nm hold some 4 to 8 labels: 2 to 3 bi
 before gzip, which about halves it. Sparse or small volumes need a tenth of it.
 """
 
+# Versions, metadata of both tables and their columns, and the first page of nuclei with its count.
+_CAVE_REQUESTS = 12
+# The info of the graph, and the roots at the centres of some nuclei.
+_GRAPH_REQUESTS = 2
+
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSize:
     """One mip of a segmentation, as far as its size matters.
 
     All are (3,) along x, y, z: `resolution_nm` float, the others int in voxels of this mip.
@@ -45,11 +55,35 @@ class Estimate:
     worker_memory_bytes: int
 
 
+def estimate_extraction(extraction: Extraction, plan: Plan, missing: pd.DataFrame, chunks_per_shard: int) -> Estimate:
+    """Count what an extraction will take; `plan`, `missing` and `chunks_per_shard` as for `make_estimate`."""
+    segmentation, cave = extraction.segmentation, extraction.dataset.cave
+    resolution_nm, file_vx = segmentation.resolution_nm, _triple(segmentation.file_shape)
+    on_graph = int(extraction.on_graph)
+    return make_estimate(
+        plan,
+        missing,
+        layer=LayerSize(
+            resolution_nm=_triple(resolution_nm),
+            offset_vx=_triple(segmentation.bounds.lower_vx),
+            size_vx=segmentation.bounds.shape,
+            file_vx=file_vx,
+        ),
+        radius_nm=extraction.radius_nm,
+        worker_memory_bytes=worker_memory_bytes(extraction.radius_nm, resolution_nm, file_vx),
+        chunks_per_shard=chunks_per_shard,
+        cave_requests=(_CAVE_REQUESTS if cave else 0) + _GRAPH_REQUESTS * on_graph,
+        cells_per_request=SYNAPSE_CELLS if cave and cave.synapses else None,
+        requests_per_cell=on_graph,
+        requests_per_chunk=on_graph,
+    )
+
+
 def make_estimate(
     plan: Plan,
     missing: pd.DataFrame,
     *,
-    layer: Layer,
+    layer: LayerSize,
     radius_nm: float,
     worker_memory_bytes: int,
     chunks_per_shard: int,
@@ -67,7 +101,7 @@ def make_estimate(
         All of it.
     missing : pandas.DataFrame
         Rows of the plan that are still to be measured (`Ledger.missing`).
-    layer : Layer
+    layer : LayerSize
         The segmentation at the mip that is read.
     radius_nm : float
         Half the side of a cutout.
@@ -111,7 +145,7 @@ def make_estimate(
     )
 
 
-def voxels_to_read(centres_nm: npt.NDArray[np.float64], radius_nm: float, layer: Layer) -> npt.NDArray[np.int64]:
+def voxels_to_read(centres_nm: npt.NDArray[np.float64], radius_nm: float, layer: LayerSize) -> npt.NDArray[np.int64]:
     """Voxels of all files that the cutout of each cell touches.
 
     Parameters
@@ -120,7 +154,7 @@ def voxels_to_read(centres_nm: npt.NDArray[np.float64], radius_nm: float, layer:
         Centres of the cutouts.
     radius_nm : float
         Half the side of a cutout.
-    layer : Layer
+    layer : LayerSize
         The segmentation at the mip that is read; its files start at the offset of the volume.
 
     Returns
@@ -138,3 +172,8 @@ def voxels_to_read(centres_nm: npt.NDArray[np.float64], radius_nm: float, layer:
     stop = np.minimum(-(-upper // file_vx) * file_vx, size_vx)
     sides = np.where(upper > lower, stop - start, 0)
     return sides.prod(axis=1)
+
+
+def _triple(values: np.ndarray) -> tuple:
+    x, y, z = values.tolist()
+    return x, y, z

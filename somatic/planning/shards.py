@@ -6,8 +6,8 @@ from typing import Literal
 
 import pandas as pd
 
-from somatic.extraction import SYNAPSE_CELLS, Extraction
-from somatic.planning.estimate import Estimate
+from somatic.extraction import Extraction
+from somatic.planning.estimate import SYNAPSE_CELLS, Estimate, estimate_extraction
 from somatic.planning.plan import Plan, load_plan, make_plan
 from somatic.results.ledger import Ledger
 from somatic.results.store import ResultStore
@@ -93,7 +93,7 @@ def plan_extraction(
     """Choose nuclei and cut them into chunks, or load the plan that an earlier attempt of this run made."""
     plan = load_plan(extraction.store, plan_hash) if plan_hash else _make_plan(extraction, nuclei, selection, ledger)
     missing = ledger.missing(plan.rows)
-    estimate = extraction.estimate(plan, missing, chunks_per_shard)
+    estimate = estimate_extraction(extraction, plan, missing, chunks_per_shard)
     return Planned(plan, ledger, missing[missing["chunk"] >= 0], estimate, chunks_per_shard)
 
 
