@@ -212,23 +212,20 @@ def test_retry_runs_the_shards_again_that_failed(
 
 @pytest.mark.usefixtures("worker")
 def test_a_killed_cell_is_tried_again_in_jobs_with_more_memory(
-    client: SyncPrefectClient, dataset: Path, undisturbed: Results, tmp_path: Path
+    dataset: Path, undisturbed: Results, tmp_path: Path
 ) -> None:
     """By what the deployment of the shards says: with a little more memory it counts as done, with much more not."""
     shutil.copytree(undisturbed.root, tmp_path / "results")
     results = Results(str(tmp_path / "results"))
     cell = next(iter(results.table.index[results.table["status"] == "ok"]))
     [row] = results.rows([cell])
+    options = {"shard_deployment": "extract-shard/minnie65", "workers": 1}
     put_rows(results.store, [row | KILLED | {"memory_bytes": 4.5 * 2**30, "attempt": 2}], "a run")
-    parent = finished(client, started(client, dataset, results.root))
-    assert parent.state_name == "Completed"
-    assert not shards(client, parent.id)
+    assert run(dataset, results.root, **options).is_completed()
     assert results.table.loc[cell, "status"] == "failed"
 
     put_rows(results.store, [row | KILLED | {"memory_bytes": 3 * 2**30, "attempt": 3}], "a run")
-    parent = finished(client, started(client, dataset, results.root))
-    assert parent.state_name == "Completed"
-    assert [each.state_name for each in shards(client, parent.id)] == ["Completed"]
+    assert run(dataset, results.root, **options).is_completed()
     assert results.features == undisturbed.features
     assert results.provenance.loc[cell, "attempt"] == 4
 
