@@ -27,11 +27,11 @@ from sandbox.bodies import (
     turned,
     voxels,
 )
-from somatic.bitmask import BitMask
 from somatic.cutout import Cutout, cutout_box
 from somatic.definitions import Definitions, definitions_called
 from somatic.features import Row
-from somatic.marching_cubes import surface
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.marching_cubes import surface
 from somatic.soma import Place
 from somatic.tables import Synapses, synapses_from_raw
 

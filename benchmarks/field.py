@@ -29,10 +29,10 @@ from benchmarks.one_cell import Run, deviations, print_row, watched
 from benchmarks.tissue import RADIUS_UM, TABLE_NM, Tissue, write_tissue
 from somatic.cell import Cell, cell_box
 from somatic.cutout import Segmentation
-from somatic.measuring import Inputs
 from somatic.planning.plan import make_plan
 from somatic.tables import nuclei_from_raw, synapses_from_raw
 from somatic.volume.file_cache import LIMIT_BYTES, FileCache, cache_folder
+from somatic.workers.measuring import Inputs
 
 RADIUS_NM = RADIUS_UM * 1000
 CELLS_PER_CHUNK = 10
@@ -99,7 +99,7 @@ def plain(tissue: Tissue, n_cells: int) -> list[Run]:
 
 def somatic(tissue: Tissue) -> Run:
     """Measure all cells as a chunk is measured; the rows are those of the first ones, by nucleus id."""
-    from somatic.ready import CellMeasurer
+    from somatic.workers.ready import CellMeasurer
 
     run, cells = Run(), cells_of(tissue)
     with cache_folder() as folder, watched(run, tissue.folder), run.stage("all"):
@@ -184,7 +184,7 @@ def measure_all(
     inputs: Inputs, cells: list[Cell], ready: Barrier, answers: "multiprocessing.SimpleQueue[float]"
 ) -> None:
     """Measure cells when all workers are there; answers with the seconds of the processor."""
-    from somatic.ready import CellMeasurer
+    from somatic.workers.ready import CellMeasurer
 
     measure = CellMeasurer(inputs)
     ready.wait()
@@ -271,5 +271,5 @@ def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
 
 
 if __name__ == "__main__":
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["somatic.ready"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["somatic.workers.ready"])
     main()

@@ -34,8 +34,8 @@ from somatic.cell import Cell, empty_row
 from somatic.check import choose_sample
 from somatic.errors import MissingSegment
 from somatic.features import MEASURED, SCHEMA
-from somatic.measuring import CellResult, Inputs, failed
 from somatic.tables import nuclei_from_raw
+from somatic.workers.measuring import CellResult, Inputs, failed
 
 VOLUME_UM = (1_150, 780, 880)
 TABLE_NM = (4, 4, 40)
@@ -146,7 +146,7 @@ def layer_info() -> dict[str, Any]:
 
 
 def made_up(cells: list[Cell], inputs: Inputs, **_: Any) -> Iterator[CellResult]:
-    """Stand in for `somatic.isolation.extract_cells_apart`: numbers that depend on the nucleus alone."""
+    """Stand in for `somatic.workers.isolation.extract_cells_apart`: numbers that depend on the nucleus alone."""
     for cell in cells:
         if cell.nucleus_id % FAILED_OF == 0:
             yield failed(cell, inputs, MissingSegment(f"root id {cell.root_id} has no voxel in the cutout"))

@@ -138,13 +138,13 @@ def plain(tissue: Tissue) -> Run:
 def somatic(tissue: Tissue, definitions: str) -> Run:
     """Measure the first cell as the product does."""
     from somatic.cell import Cell
-    from somatic.measuring import Inputs
     from somatic.tables import synapses_from_raw
+    from somatic.workers.measuring import Inputs
 
     if definitions == "corrected":
         from somatic.corrected.ready import CellMeasurer
     else:
-        from somatic.ready import CellMeasurer
+        from somatic.workers.ready import CellMeasurer
     run = Run()
     nucleus = tissue.nuclei().iloc[0]
     x, y, z = nucleus["pt_position"].tolist()

@@ -73,9 +73,9 @@ def cell(
         from somatic.check import check_segmentation
         from somatic.chunk import cells_of
         from somatic.extraction import Extraction
-        from somatic.measuring import check_finite
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
+        from somatic.workers.measuring import check_finite
 
         extraction = Extraction.open(described, number)
         step("asking for the nuclei")

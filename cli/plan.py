@@ -50,12 +50,12 @@ def plan(
         step("connecting")
         from somatic.carrying import count_candidates
         from somatic.extraction import Extraction
-        from somatic.memory import machine_memory_bytes, usable_cores
         from somatic.planning.shards import Selection, plan_extraction
         from somatic.results.base import choose_base
         from somatic.results.ledger import Ledger
         from somatic.results.places import open_results
         from somatic.results.sets import result_sets
+        from somatic.workers.memory import machine_memory_bytes, usable_cores
 
         extraction = Extraction.open(described, number, to)
         step("asking for the nuclei")

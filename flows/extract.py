@@ -21,8 +21,6 @@ from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
 from somatic.extraction import Extraction
-from somatic.isolation import CELL_TIMEOUT_S, warm_up
-from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.nucleus_ids import read_nucleus_ids
 from somatic.planning.estimate import estimate_extraction
 from somatic.planning.plan import with_nothing_done
@@ -33,6 +31,8 @@ from somatic.results.places import open_results
 from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
 from somatic.results.store import ResultStore
+from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
+from somatic.workers.memory import machine_memory_bytes, usable_cores
 from tasks.cave import check_layers, query_nuclei
 from tasks.chunking import plan_chunks
 from tasks.costs import noted_requests

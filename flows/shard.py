@@ -22,8 +22,6 @@ from somatic.chunk import cells_of, unmeasured_rows
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
 from somatic.extraction import Extraction
-from somatic.isolation import CELL_TIMEOUT_S, warm_up
-from somatic.memory import machine_memory_bytes, usable_cores
 from somatic.planning.shards import Shard, open_shard
 from somatic.progress import Progress
 from somatic.results.chunks import put_rows
@@ -31,6 +29,8 @@ from somatic.results.places import open_results
 from somatic.results.runs import load_run
 from somatic.tables import Synapses
 from somatic.volume.file_cache import cache_folder
+from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
+from somatic.workers.memory import machine_memory_bytes, usable_cores
 from tasks.cave import query_synapses
 from tasks.costs import noted_requests
 from tasks.extraction import ShardRun, extract_chunk, with_receipt

@@ -21,13 +21,13 @@ from somatic.errors import (
     UnknownRoot,
 )
 from somatic.features import MEASURED, Row
+from somatic.geometry.box import Box
+from somatic.geometry.mesh import is_watertight
 from somatic.measures import point_columns
-from somatic.mesh import is_watertight
 from somatic.nucleus import NucleusLayer, closed
 from somatic.soma import Place
 from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Synapses
-from somatic.volume.box import Box
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import pandas as pd
 
 from somatic.cutout import Segmentation
 from somatic.errors import UnknownRoot, WrongSegmentation
+from somatic.geometry.box import Box
 from somatic.planning.plan import POSITION
 from somatic.tables import Nuclei
-from somatic.volume.box import Box
 
 _SAMPLE = 20
 

@@ -8,9 +8,9 @@ import pandas as pd
 from somatic.cell import Cell
 from somatic.errors import CellKilled, SomaticError, TransientError
 from somatic.features import Row
-from somatic.measuring import CellResult, failed_row
 from somatic.planning.plan import POSITION
 from somatic.results.chunks import chunk_row
+from somatic.workers.measuring import CellResult, failed_row
 
 
 def cells_of(rows: pd.DataFrame, resolution_nm: tuple[float, float, float]) -> list[Cell]:

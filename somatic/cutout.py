@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from cloudvolume import CloudVolume
 
-from somatic.bitmask import BitMask
 from somatic.dataset import segmentation_kind
 from somatic.errors import SegmentationError
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 from somatic.volume.blocks import mark_labels
-from somatic.volume.box import Box
 from somatic.volume.decoding import LABEL_TYPES, decode_labels, encoding_fault
 from somatic.volume.file_cache import FileCache
 from somatic.volume.files import LayerFiles

@@ -20,8 +20,6 @@ from somatic.definitions import needs_surroundings
 from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
 from somatic.features import NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
-from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
-from somatic.measuring import Inputs
 from somatic.nucleus import NucleusLayer
 from somatic.results.base import Base
 from somatic.results.mesh_layer import MeshLayer
@@ -30,6 +28,8 @@ from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
 from somatic.synapses import synapses_in_cutout
 from somatic.tables import Nuclei, Synapses
+from somatic.workers.isolation import CELL_TIMEOUT_S, extract_cells_apart
+from somatic.workers.measuring import Inputs
 
 if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables

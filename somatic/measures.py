@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 
-from somatic.compiled import compiled
 from somatic.errors import DegenerateMesh
 from somatic.features import Row
+from somatic.geometry.compiled import compiled
 
 # Volume over area^1.5, which is 0.09 for a sphere: below this a volume is rounding.
 _FLAT = 1e-9

@@ -6,7 +6,7 @@ from cloudvolume import Mesh
 from cloudvolume.datasource.precomputed.mesh.unsharded import UnshardedLegacyPrecomputedMeshSource
 
 from somatic.errors import MissingNucleusMesh, OpenNucleusMesh, SegmentationError
-from somatic.mesh import is_consistent, is_watertight, largest_piece
+from somatic.geometry.mesh import is_consistent, is_watertight, largest_piece
 from somatic.volume.layer import open_layer, read_error
 
 _CLIPPED_WITHIN_NM = 3000.0

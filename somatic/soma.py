@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from somatic.bitmask import BitMask
 from somatic.features import Row
-from somatic.volume.box import Box
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somatic.bitmask import BitMask
-from somatic.volume.box import Box
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 
 SHAPES = st.tuples(st.sampled_from([1, 5, 63, 64, 65, 130]), st.integers(1, 6), st.integers(1, 6))
 

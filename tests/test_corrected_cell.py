@@ -13,12 +13,12 @@ from volumes import put_nuclei, put_volume
 
 from sandbox.bodies import ellipsoid_voxels
 from sandbox.phantom.scene import NucleusTruth
-from somatic.bitmask import BitMask
 from somatic.cell import Cell, Measured, extract_cell
 from somatic.corrected import on_soma
 from somatic.cutout import Segmentation
 from somatic.features import CORRECTED_ONLY
-from somatic.marching_cubes import surface
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.marching_cubes import surface
 from somatic.nucleus import NucleusLayer
 from somatic.synapses import synapses_in_cutout
 from somatic.tables import nuclei_from_raw, synapses_from_raw

@@ -5,11 +5,11 @@ import pytest
 import trimesh
 
 from sandbox.bodies import ellipsoid_voxels
-from somatic.bitmask import BitMask
 from somatic.corrected import mask as steps
 from somatic.cutout import Cutout
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 from somatic.soma import Place, SomaMask
-from somatic.volume.box import Box
 
 LABEL, NEIGHBOUR, UNLABELLED = 2**60 + 1, 7, 0
 RESOLUTION = (64, 64, 40)

@@ -5,13 +5,13 @@ import pytest
 import trimesh
 
 from sandbox.bodies import ellipsoid_area_um2, ellipsoid_voxels, turned
-from somatic.bitmask import BitMask
 from somatic.corrected.soma import soma_surface
 from somatic.corrected.surface import smooth_surface
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.mesh import is_consistent
 from somatic.measures import integrals
-from somatic.mesh import is_consistent
 from somatic.soma import Place, SomaMask
-from somatic.volume.box import Box
 
 RESOLUTIONS = [(64, 64, 40), (32, 32, 40), (9, 9, 45)]
 # Whole axes in um.

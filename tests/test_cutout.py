@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from volumes import put_sharded_volume, put_volume
 
-from somatic.bitmask import BitMask
 from somatic.cutout import Box, Cutout, Segmentation, cutout_box
+from somatic.geometry.bitmask import BitMask
 from somatic.volume.files import LayerFiles
 
 MINNIE = ((4, 4, 40), (64, 64, 40))

@@ -34,9 +34,9 @@ from somatic.errors import (
 )
 from somatic.extraction import Extraction
 from somatic.features import COLUMNS
+from somatic.geometry.box import Box
 from somatic.planning.plan import make_plan
 from somatic.tables import Nuclei
-from somatic.volume.box import Box
 
 TOKEN = "5ca1ab1e0123456789abcdef5ca1ab1e"
 FIRST = datetime(2024, 1, 21, 20, 17, 9, 199182, UTC)

@@ -21,7 +21,6 @@ import pytest
 from file_server import Fault, FileServer
 from volumes import ellipsoid, put_volume
 
-from somatic import isolation
 from somatic.cell import Cell
 from somatic.errors import (
     CellHung,
@@ -32,8 +31,9 @@ from somatic.errors import (
     SegmentationUnavailable,
     Stopped,
 )
-from somatic.isolation import extract_cells_apart
-from somatic.measuring import CellResult, Inputs
+from somatic.workers import isolation
+from somatic.workers.isolation import extract_cells_apart
+from somatic.workers.measuring import CellResult, Inputs
 
 RESOLUTION = (256.0, 256.0, 200.0)
 N_CELLS = 4
@@ -299,8 +299,8 @@ def test_no_cells(server: FileServer) -> None:
 PROGRAM = """
 import sys
 from somatic.cell import Cell
-from somatic.isolation import extract_cells_apart
-from somatic.measuring import Inputs
+from somatic.workers.isolation import extract_cells_apart
+from somatic.workers.measuring import Inputs
 
 if __name__ == "__main__":
     inputs = Inputs(sys.argv[1], 0, 3000, 7, "published")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from somatic import morphology
-from somatic.bitmask import BitMask
+from somatic.geometry import morphology
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 from somatic.published import mask as steps
-from somatic.volume.box import Box
 
 
 def on_arrays(step: Callable[[BitMask], BitMask]) -> Callable[[np.ndarray], np.ndarray]:

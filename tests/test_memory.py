@@ -10,10 +10,10 @@ import pytest
 from cloudvolume import CloudVolume
 from volumes import put_volume
 
-from somatic import memory
 from somatic.cell import Cell
-from somatic.measuring import CellMeasurer, Inputs
-from somatic.memory import (
+from somatic.workers import memory
+from somatic.workers.measuring import CellMeasurer, Inputs
+from somatic.workers.memory import (
     cell_memory_bytes,
     machine_memory_bytes,
     usable_cores,
@@ -47,7 +47,7 @@ def measured(
 ) -> tuple[int, int]:
     """Bytes that opening the layers took, and that measuring root 1 added to them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["somatic.isolation"])
+    context.set_forkserver_preload(["somatic.workers.isolation"])
     receiver, sender = context.Pipe(duplex=False)
     inputs = Inputs(url, 0, radius_nm, 0, definitions)
     process = context.Process(target=measure_alone, args=(inputs, Cell(1, 1, centre_vx, RESOLUTION), sender))

@@ -5,10 +5,10 @@ import pytest
 import trimesh
 from volumes import ellipsoid
 
-from somatic.bitmask import BitMask
 from somatic.errors import DegenerateMesh
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.mesh import largest_piece, mask_to_mesh
 from somatic.measures import measure
-from somatic.mesh import largest_piece, mask_to_mesh
 
 RESOLUTIONS = [(64, 64, 40), (256, 256, 200), (100, 100, 100), (9.7, 9.7, 45)]
 ORIGINS = [(0, 0, 0), (1_234_567, -2_345_678, 987_654.5)]

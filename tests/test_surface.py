@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from volumes import ellipsoid
 
-from somatic.bitmask import BitMask
-from somatic.marching_cubes import surface
-from somatic.mesh import is_consistent
-from somatic.simplify import simplify
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.marching_cubes import surface
+from somatic.geometry.mesh import is_consistent
+from somatic.geometry.simplify import simplify
 
 RESOLUTION = np.array([64.0, 64.0, 40.0])
 

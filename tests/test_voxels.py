@@ -5,10 +5,10 @@ import pytest
 import trimesh
 
 from sandbox.bodies import ellipsoid_voxels, turned
-from somatic.bitmask import BitMask
-from somatic.marching_cubes import surface
-from somatic.volume.box import Box
-from somatic.voxels import voxels_inside
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.marching_cubes import surface
+from somatic.geometry.voxels import voxels_inside
 
 
 def box_of(shape: tuple, lower: tuple = (0, 0, 0)) -> Box:

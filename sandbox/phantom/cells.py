@@ -8,8 +8,8 @@ from scipy.ndimage import find_objects, label
 
 from sandbox.phantom.layout import CELLS, CellPlan
 from sandbox.phantom.shapes import Blob, Floats, Groove, Tube, random_blob, random_directions, random_frame
-from somatic.bitmask import BitMask
-from somatic.morphology import fill_holes
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.morphology import fill_holes
 
 STEP_UM = 0.8
 CYTOPLASM_UM = 0.45

@@ -16,7 +16,7 @@ from somatic.cave.calls import Patience, RateLimiter, call, limiter_for
 from somatic.cave.client import PatientAdapter, find_token
 from somatic.cave.errors import CaveNotFound
 from somatic.errors import SegmentationError, UnknownRoot
-from somatic.volume.box import Box
+from somatic.geometry.box import Box
 
 # As cloud-volume reads them: the table's address of today, and those of older servers.
 _URL = re.compile(

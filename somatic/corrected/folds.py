@@ -12,8 +12,8 @@ from scipy import ndimage
 from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
-from somatic.compiled import compiled
 from somatic.features import Row
+from somatic.geometry.compiled import compiled
 
 _BALL_RADIUS_NM = 2000.0
 _FOLD_DEPTH_NM = 150.0

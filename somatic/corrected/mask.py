@@ -4,14 +4,14 @@ import numpy as np
 import trimesh
 from scipy import ndimage
 
-from somatic.bitmask import BITS, BitMask
-from somatic.compiled import compiled
 from somatic.cutout import Cutout
 from somatic.features import Row
-from somatic.morphology import close, dilate, fill_holes, inverted, keep_region, n_set_in_run
+from somatic.geometry.bitmask import BITS, BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.compiled import compiled
+from somatic.geometry.morphology import close, dilate, fill_holes, inverted, keep_region, n_set_in_run
+from somatic.geometry.voxels import voxels_inside
 from somatic.soma import Place, SomaMask
-from somatic.volume.box import Box
-from somatic.voxels import voxels_inside
 
 _SLIT_NM = 240.0
 """Unlabelled gaps of up to this width between two parts of the cell are filled: organelles, membranes, cracks."""

@@ -3,15 +3,15 @@
 import numpy as np
 import trimesh
 
-from somatic.bitmask import BitMask
-from somatic.compiled import compiled
 from somatic.corrected.surface import smooth_surface
 from somatic.errors import DegenerateMesh
 from somatic.features import Row
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.compiled import compiled
+from somatic.geometry.morphology import keep_region
+from somatic.geometry.voxels import voxels_inside
 from somatic.measures import Measures, integrals, nucleus_columns
-from somatic.morphology import keep_region
-from somatic.volume.box import Box
-from somatic.voxels import voxels_inside
 
 _FINEST_NM = 30.0
 """Of voxels that are smaller several are taken together, so that no nucleus takes more memory than a soma."""

@@ -1,16 +1,16 @@
-"""What `somatic.ready` has, with the loops of the corrected definitions compiled too."""
+"""What `somatic.workers.ready` has, with the loops of the corrected definitions compiled too."""
 
 import numpy as np
 import pandas as pd
 import trimesh
 
-from somatic.bitmask import BitMask
 from somatic.corrected import fold_columns, measure_nucleus, on_soma, repair, soma_surface
 from somatic.cutout import Cutout
-from somatic.ready import CellMeasurer, keep_for_good
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 from somatic.soma import Place
 from somatic.tables import Synapses, synapses_from_raw
-from somatic.volume.box import Box
+from somatic.workers.ready import CellMeasurer, keep_for_good
 
 __all__ = ["CellMeasurer"]
 

@@ -3,14 +3,14 @@
 import numpy as np
 import trimesh
 
-from somatic.bitmask import BitMask
-from somatic.compiled import compiled
 from somatic.corrected.surface import merged_voxels, smooth_surface
 from somatic.features import Row
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.compiled import compiled
+from somatic.geometry.simplify import simplify
 from somatic.measures import Measures, integrals, soma_columns
-from somatic.simplify import simplify
 from somatic.soma import Place, SomaMask
-from somatic.volume.box import Box
 
 _LIMITS_NM2 = (1.0, 4.0, 10.0)
 """Faces may span a curve: with those of the published meshes they would lie up to 50 nm below a ball of 4 um."""

@@ -9,9 +9,9 @@ from functools import reduce
 
 import numpy as np
 
-from somatic.bitmask import BITS, BitMask
-from somatic.compiled import compiled
-from somatic.marching_cubes import add_cube, triangles_of_cubes, with_room
+from somatic.geometry.bitmask import BITS, BitMask
+from somatic.geometry.compiled import compiled
+from somatic.geometry.marching_cubes import add_cube, triangles_of_cubes, with_room
 
 # Its sum is 1, its second moment 0, and what alternates from voxel to voxel is gone after it.
 _ONCE = np.array([-1, 4, 10, 4, -1]) / 16

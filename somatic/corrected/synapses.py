@@ -3,7 +3,7 @@
 import numpy as np
 import trimesh
 
-from somatic.compiled import compiled
+from somatic.geometry.compiled import compiled
 from somatic.synapses import MAX_DISTANCE_NM, synapse_centres_nm
 from somatic.tables import Synapses
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from somatic.extraction import Extraction
-from somatic.memory import worker_memory_bytes
 from somatic.planning.plan import POSITION, Plan
+from somatic.workers.memory import worker_memory_bytes
 
 SYNAPSE_CELLS = 50
 """The synapses of about so many cells are asked for at once."""

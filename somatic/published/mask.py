@@ -3,11 +3,11 @@
 import numpy as np
 import trimesh
 
-from somatic.bitmask import BitMask
 from somatic.cutout import Cutout
-from somatic.morphology import dilate, erode, fill_holes
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.morphology import dilate, erode, fill_holes
 from somatic.soma import Place, SomaMask
-from somatic.volume.box import Box
 
 _SLIT_Y_VX = 2
 _SLIT_Z_VX = 2

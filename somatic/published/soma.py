@@ -3,8 +3,8 @@
 import trimesh
 
 from somatic.features import Row
+from somatic.geometry.mesh import largest_piece, mask_to_mesh
 from somatic.measures import measure, soma_columns
-from somatic.mesh import largest_piece, mask_to_mesh
 from somatic.soma import Place, SomaMask
 
 

@@ -12,7 +12,7 @@ from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
 from somatic.errors import SegmentationUnavailable
-from somatic.volume.box import Box
+from somatic.geometry.box import Box
 from somatic.volume.file_cache import FileCache
 from somatic.volume.layer import one_line, read_error
 from somatic.volume.sharding import ShardCheck

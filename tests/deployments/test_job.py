@@ -20,7 +20,7 @@ from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfi
 
 from deployments.pool import base_job_template
 from somatic.dataset import load_dataset
-from somatic.memory import worker_memory_bytes
+from somatic.workers.memory import worker_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 NEWEST = sorted(set(all_versions()), key=Version)[-3:]

@@ -8,13 +8,13 @@ import gc
 import numpy as np
 from cloudvolume import chunks
 
-from somatic.bitmask import BitMask
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.mesh import is_watertight, mask_to_mesh
 from somatic.measures import measure
-from somatic.measuring import CellMeasurer
-from somatic.mesh import is_watertight, mask_to_mesh
 from somatic.published.mask import repaired
 from somatic.volume.blocks import mark_labels
-from somatic.volume.box import Box
+from somatic.workers.measuring import CellMeasurer
 
 __all__ = ["CellMeasurer", "keep_for_good"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from somatic.compiled import compiled
+from somatic.geometry.compiled import compiled
 
 
 @compiled

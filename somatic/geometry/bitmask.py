@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somatic.compiled import compiled
-from somatic.volume.box import Box
+from somatic.geometry.box import Box
+from somatic.geometry.compiled import compiled
 
 BITS = 64
 

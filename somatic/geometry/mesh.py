@@ -3,10 +3,10 @@
 import numpy as np
 import trimesh
 
-from somatic.bitmask import BitMask
-from somatic.edges import opposite_edges
-from somatic.marching_cubes import surface
-from somatic.simplify import simplify
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.edges import opposite_edges
+from somatic.geometry.marching_cubes import surface
+from somatic.geometry.simplify import simplify
 
 
 def mask_to_mesh(mask: BitMask, resolution_nm: np.ndarray, origin_nm: np.ndarray) -> trimesh.Trimesh:

@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 
 import tqdm
 
-from somatic import crowding
 from somatic.cell import Cell
 from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped
-from somatic.measuring import CellMeasurer, CellResult, Inputs, failed
-from somatic.memory import machine_memory_bytes
+from somatic.workers import crowding
+from somatic.workers.measuring import CellMeasurer, CellResult, Inputs, failed
+from somatic.workers.memory import machine_memory_bytes
 
 CELL_TIMEOUT_S = 900.0
 # For opening the layers, and for the imports when the fork server starts.
@@ -206,6 +206,6 @@ def _fork_server(definitions: str) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     # A child imports the parent's main module again; loaded beforehand, that costs nothing.
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    ready = "somatic.corrected.ready" if definitions == "corrected" else "somatic.ready"
+    ready = "somatic.corrected.ready" if definitions == "corrected" else "somatic.workers.ready"
     context.set_forkserver_preload([__name__, ready, *([main.name] if main else [])])
     return context

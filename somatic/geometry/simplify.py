@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from somatic.compiled import compiled
-from somatic.edges import edge_before, next_edge, opposite_edges
+from somatic.geometry.compiled import compiled
+from somatic.geometry.edges import edge_before, next_edge, opposite_edges
 
 LIMITS_NM2 = (1.0, 4.0, 10.0, 30.0, 74.0, 74.0, 74.0)
 """Error up to which edges are collapsed, pass by pass: the mean square of the distance from the faces that were there.

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psutil
 
-from somatic.memory import machine_memory_bytes, process_memory_bytes, used_memory_bytes
+from somatic.workers.memory import machine_memory_bytes, process_memory_bytes, used_memory_bytes
 
 # The rest is for what the largest takes until it is looked at again.
 _FULL = 0.95

@@ -3,9 +3,9 @@
 import numpy as np
 import trimesh
 
-from somatic.bitmask import BITS, BitMask
-from somatic.compiled import compiled
-from somatic.volume.box import Box
+from somatic.geometry.bitmask import BITS, BitMask
+from somatic.geometry.box import Box
+from somatic.geometry.compiled import compiled
 
 # Lines through the middles of voxels are moved by so much of a voxel, since vertices of meshes that were made from
 # voxels lie exactly on them or between them.

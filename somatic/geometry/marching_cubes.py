@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import zmesh
 
-from somatic.bitmask import BITS, BitMask
-from somatic.compiled import compiled, trailing_zeros
+from somatic.geometry.bitmask import BITS, BitMask
+from somatic.geometry.compiled import compiled, trailing_zeros
 
 MOST_TRIANGLES = 5
 _ONE = np.uint64(1)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from somatic.bitmask import BITS, BitMask, set_run, without_rest
-from somatic.compiled import compiled, n_set, trailing_zeros
+from somatic.geometry.bitmask import BITS, BitMask, set_run, without_rest
+from somatic.geometry.compiled import compiled, n_set, trailing_zeros
 
 _TOP = np.uint64(BITS - 1)
 _ONE = np.uint64(1)
