@@ -6,9 +6,9 @@ from cloudvolume import chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somatic.bitmask import BitMask
+from somatic.geometry.bitmask import BitMask
+from somatic.geometry.box import Box
 from somatic.volume.blocks import mark_labels
-from somatic.volume.box import Box
 
 FILE = Box(np.array([-20, 7, 1000]), np.array([17, 36, 1023]))
 

@@ -6,9 +6,9 @@ table has none of the labels that are looked for is passed over. `somatic.volume
 
 import numpy as np
 
-from somatic.bitmask import BITS, BitMask, set_run
-from somatic.compiled import compiled, n_set
-from somatic.volume.box import Box
+from somatic.geometry.bitmask import BITS, BitMask, set_run
+from somatic.geometry.box import Box
+from somatic.geometry.compiled import compiled, n_set
 from somatic.volume.decoding import compressed_segmentation_words
 
 _OTHER, _WANTED, _UNLABELLED = 0, 1, 2
