@@ -30,7 +30,8 @@ def compare(
 ) -> None:
     """Compare two tables of features: how far each feature deviates, and on which cells most.
 
-    Deviations are relative to the value in TABLE.
+    Deviations are in percent of the value in TABLE. It needs a column nucleus_id, and features by the names that ours
+    have. docs/using-results.md says what the columns mean that are printed.
     """
     from rich.console import Console
 

@@ -29,7 +29,7 @@ EXAMPLES = (
     "somatic extract minnie65 --version 1300 --sample 100",
     "somatic extract minnie65 --version 1300 --to s3://my-bucket/somatic",
     "somatic extract my.toml --nuclei ids.csv --workers 16",
-    "somatic extract my.toml --retry failed",
+    "somatic extract minnie65 --version 1300 --sample 100 --retry failed",
 )
 NOTE = (
     "Killed or stopped at any moment, the same command goes on where it was. With PREFECT_API_URL set the run shows in "
@@ -49,11 +49,13 @@ def extract(
     retry: Annotated[
         str | None,
         typer.Option(
-            metavar="failed|IDS", help="Measure again the cells that failed, or these nuclei: ids with commas between."
+            metavar="failed|IDS",
+            help="Measure again those that failed, or these ids, commas between. Say the same --limit, --sample or "
+            "--nuclei as before: without one all that is missing is measured too.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", metavar="", help="Measure everything again; the new rows win.")
+        bool, typer.Option("--force", metavar="", help="Measure again what is done too; the new rows win.")
     ] = False,
     since: SinceVersion = "auto",
     no_meshes: Annotated[

@@ -25,7 +25,7 @@ To = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Where results go: a folder, or s3://bucket/folder.",
+        help="Where results go: a folder, s3://bucket/folder, or gs://bucket/folder (with the package gcsfs).",
         show_default="the dataset's own, else ./somatic-results",
     ),
 ]
@@ -38,7 +38,12 @@ Sample = Annotated[
 ]
 NucleiFile = Annotated[
     str | None,
-    typer.Option("--nuclei", metavar="FILE", help="Only the nuclei whose ids this file lists (text, CSV, Parquet)."),
+    typer.Option(
+        "--nuclei",
+        metavar="FILE",
+        help="Only these nuclei: a text with one id a line, or a table (CSV, Parquet, Feather) with their ids in "
+        "nucleus_id or id.",
+    ),
 ]
 Chunk = Annotated[int, typer.Option(metavar="N", min=1, help="Cells in a chunk, which is stored as one file.")]
 SinceVersion = Annotated[

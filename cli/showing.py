@@ -159,7 +159,7 @@ def _by_status(counts: "Counts") -> str:
         "skipped": counts.skipped,
     }
     said = ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name in ("ok", "failed"))
-    return f"{said} ({counts.carried:,} carried over)" if counts.carried else said
+    return f"{said} ({counts.carried:,} taken over)" if counts.carried else said
 
 
 def _show_reasons(console: Console, reasons: "dict[str, int]") -> None:

@@ -85,13 +85,15 @@ def extract(
         version: Materialization version, or latest; the dataset's own default when left out.
         limit: Only the first so many nuclei by id.
         sample: Only so many nuclei, spread over the dataset.
-        nuclei: A file with the ids of the nuclei to measure.
+        nuclei: A file with the ids of the nuclei to measure: a text with one id a line, or a table with a column
+            nucleus_id or id.
         to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
         workers: Chunks of a shard measured at the same time, each in a process of its own; one a processor core when
             left out.
         chunk: Cells in a chunk.
-        retry: Measure again the cells that failed for good ("failed"), or these nuclei.
-        force: Measure everything again.
+        retry: Measure again those that failed for good ("failed"), or these nuclei. Without the limit, sample or nuclei
+            of before all that is missing is measured too.
+        force: Measure again what is done too.
         since: Version from whose results cells are taken over that are provably the same; auto is the newest that is
             complete, null measures every cell.
         meshes: Store soma meshes.
