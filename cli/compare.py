@@ -1,5 +1,6 @@
 """`somatic compare`."""
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,4 +86,6 @@ def _shown(compared: "Comparison", n_worst: int) -> "Table":
 
 def _percent(share: float) -> str:
     """In percent, short; nothing was compared where it is no number."""
-    return "-" if share != share else f"{100 * share:.2g}"  # noqa: PLR0124
+    if math.isnan(share):
+        return "-"
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:,.0f}"
