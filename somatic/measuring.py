@@ -22,7 +22,29 @@ from somatic.volume.file_cache import FileCache
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the cells of a dataset are measured from, in a form that travels to another process."""
+    """What the cells of a dataset are measured from, in a form that travels to another process.
+
+    Attributes
+    ----------
+    segmentation : str
+        As cloud-volume takes it. Of a graph, the watershed for cells that have their leaves.
+    mip : int
+        Which of its resolutions.
+    radius_nm : float
+        Half the side of a cutout.
+    materialization_version : int
+        Noted in the rows.
+    definitions : {"published", "corrected"}
+        Which the numbers follow.
+    nucleus_segmentation : str or None
+        Layer of the nuclei, as cloud-volume takes it; None leaves their columns null.
+    synapses : Synapses or None
+        At least those onto the cells in their cutouts; None leaves their columns null.
+    meshes : str or None
+        URL of the layer in which soma meshes are stored; None stores none.
+    file_cache : str or None
+        Folder where files of the segmentation are kept for the cells that follow; None keeps none.
+    """
 
     segmentation: str
     mip: int
