@@ -99,6 +99,7 @@ def cell(
             radius_nm=extraction.radius_nm,
             materialization_version=extraction.version,
             definitions=extraction.dataset.definitions,
+            keep_masks=bool(report or png),
         )
         check_finite(measured.row)
         if report or png:
@@ -133,7 +134,7 @@ def _draw(
     from somatic.report.view import view_cell
     from somatic.results.neuroglancer import cell_url
 
-    view = view_cell(cell, measured, extraction.segmentation, synapses, extraction.radius_nm)
+    view = view_cell(cell, measured, synapses)
     title = f"Nucleus {cell.nucleus_id} of {extraction.title}"
     if png:
         png.write_bytes(cell_png(view, title))

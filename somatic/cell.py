@@ -24,7 +24,7 @@ from somatic.features import MEASURED, Row
 from somatic.measures import point_columns
 from somatic.mesh import is_watertight
 from somatic.nucleus import NucleusLayer, closed
-from somatic.soma import Place
+from somatic.soma import Masks, Place
 from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Synapses
 from somatic.volume.box import Box
@@ -57,13 +57,28 @@ class Cell:
 
 @dataclass
 class Measured:
-    """One measured cell: its row, its meshes (None where there is none), seconds by stage and what went wrong."""
+    """One measured cell.
+
+    Attributes
+    ----------
+    row : Row
+        Every column of `somatic.features.COLUMNS`.
+    soma, nucleus : trimesh.Trimesh or None
+        The meshes that were measured, vertices in nm; None where there is none.
+    seconds : dict of str to float
+        By stage.
+    error : PermanentError or None
+        The first fault of a row that is not ok.
+    masks : Masks or None
+        What the soma was meshed from, where that was asked for.
+    """
 
     row: Row
     soma: trimesh.Trimesh | None = None
     nucleus: trimesh.Trimesh | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     error: PermanentError | None = None
+    masks: Masks | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -84,6 +99,7 @@ def extract_cell(
     radius_nm: float = 15_000.0,
     materialization_version: int = 0,
     definitions: str = "published",
+    keep_masks: bool = False,
     when_read: Callable[[], Any] | None = None,
 ) -> Measured:
     """Measure one cell.
@@ -106,6 +122,8 @@ def extract_cell(
         Noted in the row.
     definitions : {"published", "corrected"}
         Which the numbers follow.
+    keep_masks : bool
+        Whether to keep the masks too, for a picture; they take a bit a voxel each.
     when_read : callable, optional
         Called when the segmentation is read.
 
@@ -126,6 +144,9 @@ def extract_cell(
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
     steps = definitions_called(definitions)
+    box = cell_box(cell, radius_nm, segmentation.resolution_nm)
+    place = Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
+    measured.masks = Masks(place) if keep_masks else None
     faults: list[PermanentError] = []
     # Before the soma, which may be repaired with it.
     nucleus: trimesh.Trimesh | None = None
@@ -139,7 +160,7 @@ def extract_cell(
     except PermanentError as fault:
         faults.append(fault)
     try:
-        cutout, place = _read(measured, cell, segmentation, radius_nm, needs_surroundings(definitions))
+        cutout = _read(measured, cell, segmentation, place, needs_surroundings(definitions))
         if when_read:
             when_read()
         _measure_soma(measured, cell, cutout, place, nucleus, steps)
@@ -187,19 +208,18 @@ def put_synapses(row: Row, columns: Row) -> None:
     row["soma_synapse_density_um"] = row["soma_synapse_number"] / row["soma_area_um"]
 
 
-def _read(
-    measured: Measured, cell: Cell, segmentation: Segmentation, radius_nm: float, with_unlabelled: bool
-) -> tuple[Cutout, Place]:
+def _read(measured: Measured, cell: Cell, segmentation: Segmentation, place: Place, with_unlabelled: bool) -> Cutout:
     """Cut the root id out, and note what is known of the cutout."""
     if isinstance(cell.leaves, SomaticError):
         raise cell.leaves
-    box = cell_box(cell, radius_nm, segmentation.resolution_nm)
     labels = cell.root_id if cell.leaves is None else cell.leaves
     with measured.stage("read"):
-        cutout = segmentation.read(box, labels, with_unlabelled=with_unlabelled)
+        cutout = segmentation.read(place.box, labels, with_unlabelled=with_unlabelled)
     measured.row["frac_unlabelled"] = cutout.frac_unlabelled
     measured.row["frac_outside_volume"] = cutout.frac_outside_volume
-    return cutout, Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
+    if measured.masks:
+        measured.masks.cutout = cutout.mask
+    return cutout
 
 
 def _measure_soma(
@@ -217,6 +237,8 @@ def _measure_soma(
     row["soma_touches_box"] = cutout.touches_box
     with measured.stage("mask"):
         repaired = steps.repair(cutout, place, nucleus)
+    if measured.masks:
+        measured.masks.repaired = repaired
     row.update(repaired.columns)
     with measured.stage("mesh"):
         mesh, columns = steps.soma_surface(repaired, place)
