@@ -73,7 +73,6 @@ def cell(
         from somatic.check import check_segmentation
         from somatic.chunk import cells_of
         from somatic.extraction import Extraction
-        from somatic.measuring import check_finite
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
 
@@ -101,7 +100,6 @@ def cell(
             definitions=extraction.dataset.definitions,
             keep_masks=bool(report or png),
         )
-        check_finite(measured.row)
         if report or png:
             step("drawing")
             _draw(extraction, one, measured, synapses, report, png, others)

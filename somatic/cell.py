@@ -1,5 +1,6 @@
 """Everything about one cell."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -130,9 +131,9 @@ def extract_cell(
     Returns
     -------
     Measured
-        `row` has every column of `somatic.features.COLUMNS`. A permanent fault of this cell (no voxel of the root
-        in the box, a root that the graph does not know, no mesh of the nucleus) is a row with status "failed", the
-        reason and what could be measured.
+        `row` has every column of `somatic.features.COLUMNS`, and every number in it is finite. A permanent fault of
+        this cell (no voxel of the root in the box, a root that the graph does not know, no mesh of the nucleus, a mesh
+        so flat that a measure of it is no number) is a row with status "failed", the reason and what could be measured.
 
     Raises
     ------
@@ -171,9 +172,10 @@ def extract_cell(
     except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError) as fault:
         faults.insert(0, fault)
     if row["soma_volume_um"] is not None and row["nucleus_volume_um"] is not None:
-        row["nucleus_to_soma_ratio"] = row["nucleus_volume_um"] / row["soma_volume_um"]
+        row["nucleus_to_soma_ratio"] = _over(row["nucleus_volume_um"], row["soma_volume_um"])
         distance_nm = np.linalg.norm(_point(row, "soma_center") - _point(row, "nucleus_center"))
         row["soma_to_nucleus_center_dist"] = float(distance_nm)
+    faults += _without_nonsense(row)
     if faults:
         measured.error = faults[0]
         row["status"] = "failed"
@@ -203,9 +205,13 @@ def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row
 
 
 def put_synapses(row: Row, columns: Row) -> None:
-    """Note the synapses on a soma (`somatic.synapses.synapse_columns`) in a row that has its area."""
+    """Note the synapses on a soma (`somatic.synapses.synapse_columns`) in a row that has its area.
+
+    Their density is null where the area is 0 or no number.
+    """
     row.update(columns)
-    row["soma_synapse_density_um"] = row["soma_synapse_number"] / row["soma_area_um"]
+    density = _over(row["soma_synapse_number"], row["soma_area_um"])
+    row["soma_synapse_density_um"] = density if math.isfinite(density) else None
 
 
 def _read(measured: Measured, cell: Cell, segmentation: Segmentation, place: Place, with_unlabelled: bool) -> Cutout:
@@ -245,7 +251,7 @@ def _measure_soma(
     row.update(columns)
     if not len(mesh.faces):
         raise MissingSegment(f"root id {cell.root_id} has too few voxels in the cutout for a surface")
-    row["soma_sphericity"] = 1 / row["soma_area_to_volume_ratio"]
+    row["soma_sphericity"] = _over(1, row["soma_area_to_volume_ratio"])
     measured.soma = mesh
 
 
@@ -271,10 +277,25 @@ def _measure_nucleus(measured: Measured, nucleus: trimesh.Trimesh, nuclei: Nucle
         mesh, columns = steps.measure_nucleus(nucleus, nuclei.resolution_nm)
     row["nucleus_is_clipped"] = nuclei.is_clipped(nucleus)
     row.update(columns)
-    row["nucleus_sphericity"] = 1 / row["nuclear_area_to_volume_ratio"]
+    row["nucleus_sphericity"] = _over(1, row["nuclear_area_to_volume_ratio"])
     with measured.stage("folds"):
         row.update(steps.fold_columns(mesh))
     measured.nucleus = mesh
+
+
+def _without_nonsense(row: Row) -> list[DegenerateMesh]:
+    """Null the measures of a row that are no numbers, and say of each that it is none."""
+    faults = []
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            row[name] = None
+            faults.append(DegenerateMesh(f"{name} is {value}: the mesh has no volume or no area"))
+    return faults
+
+
+def _over(part: float, whole: float) -> float:
+    """Quotient of two measures; NaN where `whole` is 0, or one of them is no number."""
+    return part / whole if whole and math.isfinite(whole) else math.nan
 
 
 def _missing(cell: Cell, cutout: Cutout) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 from somatic.cell import Cell, cell_box, empty_row, extract_cell
 from somatic.cutout import Segmentation
-from somatic.errors import DegenerateMesh, SomaticError, StoreError, UnexpectedError
+from somatic.errors import SomaticError, StoreError, UnexpectedError
 from somatic.features import Row
 from somatic.nucleus import NucleusLayer
 from somatic.results.mesh_layer import MeshLayer
@@ -148,7 +147,6 @@ class CellMeasurer:
                 definitions=inputs.definitions,
                 when_read=when_read,
             )
-            check_finite(measured.row)
             if self._meshes and measured.soma is not None:
                 with measured.stage("store"):
                     self._meshes.put(cell.nucleus_id, measured.soma)
@@ -172,16 +170,3 @@ def failed_row(cell: Cell, materialization_version: int, definitions: str, error
     row["status"] = "failed"
     row["reason"] = str(error)
     return row
-
-
-def check_finite(row: Row) -> None:
-    """Refuse the row of a mesh that is so flat that a measure of it is not a number.
-
-    Raises
-    ------
-    DegenerateMesh
-        Names the column.
-    """
-    for name, value in row.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise DegenerateMesh(f"{name} is {value}: the mesh has no volume or no area")
