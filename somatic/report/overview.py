@@ -31,7 +31,7 @@ REPORT = "report.html"
 _THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
-_FLAGS = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
+_YES_NO = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
 
 
 def put_report(store: ResultStore) -> str:
@@ -164,7 +164,7 @@ def _yes_no(features: pa.Table) -> list[tuple[Any, int, int, int]]:
             _number(pc.invert(features[column.name])),
             features[column.name].null_count,
         )
-        for column in _FLAGS
+        for column in _YES_NO
     ]
 
 
