@@ -26,16 +26,21 @@ from somatic.results.collect import reasons_of
 from somatic.results.neuroglancer import cell_state, viewer
 from somatic.results.store import ResultStore
 
-REPORT = "report.html"
-
+_REPORT = "report.html"
 _THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
 _YES_NO = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
 
 
-def put_report(store: ResultStore) -> str:
+def put_report(store: ResultStore, results: Results | None = None) -> str:
     """Write report.html beside a table of features, of the files there.
+
+    Parameters
+    ----------
+    store : ResultStore
+    results : Results, optional
+        These files where they are read already.
 
     Returns
     -------
@@ -47,9 +52,9 @@ def put_report(store: ResultStore) -> str:
     StoreError, StoreUnavailable
         A file could not be read, or the report not written, for good or for now.
     """
-    results = read_results(store)
-    store.put(REPORT, make_report(results, stored_meshes(results)).encode())
-    return store.url_of(REPORT)
+    results = results or read_results(store)
+    store.put(_REPORT, make_report(results, stored_meshes(results)).encode())
+    return store.url_of(_REPORT)
 
 
 def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
