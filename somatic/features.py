@@ -219,6 +219,12 @@ COLUMNS = tuple(_BY_NAME[name] for name in _ORDER)
 MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS)
 """Names of the columns that hold a measurement, null where it could not be made."""
 
+NUMERIC = tuple(name for name in MEASURED if not pa.types.is_boolean(_BY_NAME[name].type))
+"""Names of those that are numbers; the others are yes or no."""
+
+FEATURES_OF_SHAPE = tuple(name for name in NUMERIC if not name.endswith(("_x_nm", "_y_nm", "_z_nm")))
+"""Names of those numbers that tell what a cell is like, and not where it is."""
+
 CORRECTED_ONLY = frozenset({"cap_area_um2", "fold_depth_95_nm", "n_folds", "frac_nucleus_in_segment", "n_somata"})
 """Names of the columns that the published definitions leave null."""
 

@@ -22,10 +22,10 @@ from somatic.errors import SomaticError
 from somatic.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
-from somatic.quality import put_flags
 from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import Collected, collect, reasons_of
 from somatic.results.cost import Cost, load_cost
+from somatic.results.flags import put_flags
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.neuroglancer import cell_url

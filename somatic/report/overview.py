@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from somatic.features import COLUMNS, SCHEMA, columns_of
+from somatic.features import COLUMNS, FEATURES_OF_SHAPE, NUMERIC, SCHEMA, columns_of
 from somatic.progress import duration, size_in_words
-from somatic.quality import CELLS_FOR_MARKS, FLAG_COLUMNS, NUMERIC, count_flags, marks, measured_values
-from somatic.report.cells import MAX_FAILURES, listed_cells, of_shape
+from somatic.report.cells import MAX_FAILURES, listed_cells
 from somatic.report.depth import depth_um
 from somatic.report.page import render
 from somatic.report.pictures import thumbnail
@@ -23,6 +22,7 @@ from somatic.report.results import MeshOf, Results, read_results, stored_meshes
 from somatic.results.changes import CHANGE_WORDS, compare_features, count_changes
 from somatic.results.chunks import STAGES
 from somatic.results.collect import reasons_of
+from somatic.results.flags import CELLS_FOR_MARKS, FLAG_COLUMNS, count_flags, marks, measured_values
 from somatic.results.neuroglancer import cell_state, viewer
 from somatic.results.store import ResultStore
 
@@ -77,6 +77,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
     found = [name for name in NUMERIC if features[name].null_count < features.num_rows]
     defined = {column.name for column in columns_of(manifest.get("config", {}).get("definitions", ""))}
     n_failed = _number(pc.equal(features["status"], "failed"))
+    n_flagged = count_flags(results.flags)
     return render(
         "report.html.jinja",
         title=f"{manifest['dataset']['name']} v{manifest['materialization_version']}",
@@ -86,7 +87,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
         dataset=json.dumps(manifest["dataset"], indent=2, ensure_ascii=False),
         statuses=_statuses(features),
         reasons=_reasons(features),
-        flags=[(column, count_flags(results.flags)[column.name]) for column in FLAG_COLUMNS],
+        flags=[(column, n_flagged[column.name]) for column in FLAG_COLUMNS],
         yes_no=_yes_no(features),
         marks_from=CELLS_FOR_MARKS,
         histograms=[_histogram(features, name) for name in found],
@@ -201,7 +202,7 @@ def _depth(results: Results) -> npt.NDArray[np.float64] | None:
 
 
 def _depths(features: pa.Table, depth: npt.NDArray[np.float64]) -> list[Markup]:
-    names = [name for name in of_shape() if features[name].null_count < features.num_rows]
+    names = [name for name in FEATURES_OF_SHAPE if features[name].null_count < features.num_rows]
     return [density(depth, _floats(features, name), "depth (µm)", label(name, _UNIT[name])) for name in names]
 
 
