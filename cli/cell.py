@@ -76,7 +76,7 @@ def cell(
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
 
-        extraction = Extraction.open(described, number)
+        extraction = Extraction.open(described, number, with_meshes=False)
         step("asking for the nuclei")
         nuclei = extraction.source.nuclei()
         plan = make_plan(nuclei, radius_nm=extraction.radius_nm, ids=[nucleus_id])
@@ -137,15 +137,9 @@ def _draw(
     if png:
         png.write_bytes(cell_png(view, title))
     if report:
-        url = cell_url(
-            cell.nucleus_id,
-            cell.root_id,
-            cell.centre_nm.tolist(),
-            resolution_nm=cell.table_resolution_nm,
-            segmentation=extraction.segmentation_url,
-            nuclei=extraction.source.nucleus_segmentation,
-            synapses_nm=view.synapses_nm[view.counted],
-        )
+        layers = extraction.viewer_layers(cell.table_resolution_nm)
+        counted_nm = view.synapses_nm[view.counted]
+        url = cell_url(layers, cell.nucleus_id, cell.root_id, cell.centre_nm.tolist(), counted_nm)
         report.write_text(cell_report(view, title, url, others), encoding="utf-8")
 
 

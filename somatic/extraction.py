@@ -27,11 +27,12 @@ from somatic.planning.estimate import Estimate, Layer, make_estimate
 from somatic.planning.plan import Plan
 from somatic.results.base import Base
 from somatic.results.mesh_layer import MeshLayer
+from somatic.results.neuroglancer import ViewerLayers
 from somatic.results.places import DEFAULT_RESULTS, MESHES, configuration, open_results
 from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
 from somatic.synapses import synapses_in_cutout
-from somatic.tables import Synapses
+from somatic.tables import Resolution, Synapses
 
 if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
@@ -295,6 +296,19 @@ class Extraction:
         with ThreadPoolExecutor(_LEAVES_AT_ONCE) as pool:
             return list(pool.map(ask, cells, self.valid_roots(cells)))
 
+    def viewer_layers(self, resolution_nm: Resolution) -> ViewerLayers:
+        """Where its cells are looked at; `resolution_nm` is that of their centres."""
+        return ViewerLayers(
+            segmentation_url=self.segmentation_url,
+            nuclei_url=self.source.nucleus_segmentation,
+            meshes_url=self._meshes_url,
+            resolution_nm=resolution_nm,
+        )
+
+    @property
+    def _meshes_url(self) -> str | None:
+        return self.store.url_of(MESHES) if self.with_meshes else None
+
     def inputs(self, synapses: Synapses | None) -> Inputs:
         """What cells are measured from, in a form that travels to another process."""
         return Inputs(
@@ -305,7 +319,7 @@ class Extraction:
             definitions=self.dataset.definitions,
             nucleus_segmentation=self.source.nucleus_segmentation,
             synapses=synapses,
-            meshes=self.store.url_of(MESHES) if self.with_meshes else None,
+            meshes=self._meshes_url,
         )
 
     def extract(

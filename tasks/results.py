@@ -35,7 +35,7 @@ from somatic.results.runs import Run
 from somatic.results.segment_properties import segment_properties
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
-from tasks.markdown import CellUrl, changes_markdown, cost_markdown
+from tasks.markdown import changes_markdown, cost_markdown
 from tasks.transient import PATIENTLY
 
 _FAILURES_SHOWN = 500
@@ -230,19 +230,8 @@ def _tell(
         lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
     lines += cost_markdown(cost)
     if changes is not None:
-        lines += changes_markdown(changes, _cell_url(extraction, plan))
+        lines += changes_markdown(changes, partial(cell_url, extraction.viewer_layers(plan.resolution_nm)))
     create_markdown_artifact("\n".join(lines), key=artifact_key(title, "summary"), description=f"How {title} came out")
-
-
-def _cell_url(extraction: Extraction, plan: Plan) -> CellUrl:
-    inputs = extraction.inputs(None)
-    return partial(
-        cell_url,
-        resolution_nm=plan.resolution_nm,
-        segmentation=inputs.segmentation,
-        nuclei=inputs.nucleus_segmentation,
-        meshes=inputs.meshes,
-    )
 
 
 def artifact_key(title: str, what: str) -> str:

@@ -23,7 +23,7 @@ from somatic.results.changes import CHANGE_WORDS, compare_features, count_change
 from somatic.results.chunks import STAGES
 from somatic.results.collect import reasons_of
 from somatic.results.flags import CELLS_FOR_MARKS, FLAG_COLUMNS, count_flags, marks, measured_values
-from somatic.results.neuroglancer import cell_state, viewer
+from somatic.results.neuroglancer import ViewerLayers, cell_state
 from somatic.results.store import ResultStore
 
 _REPORT = "report.html"
@@ -263,21 +263,14 @@ def _throughput(provenance: pa.Table) -> dict[str, Any] | None:
 
 def _link(results: Results) -> dict[str, Any] | None:
     """Viewer, and the state of one cell, of which the page makes those of the others."""
-    layers = results.manifest.get("layers", {})
-    if not layers.get("segmentation"):
+    noted = results.manifest.get("layers", {})
+    if not noted.get("segmentation"):
         return None
-    state = cell_state(
-        0,
-        0,
-        (0.0, 0.0, 0.0),
-        resolution_nm=layers["resolution_nm"],
-        segmentation=layers["segmentation"],
-        nuclei=layers.get("nuclei"),
-        meshes=results.meshes,
-    )
+    layers = ViewerLayers(noted["segmentation"], noted.get("nuclei"), results.meshes, noted["resolution_nm"])
+    state = cell_state(layers, 0, 0, (0.0, 0.0, 0.0))
     if state is None:
         return None
-    return {"viewer": viewer(layers["segmentation"]), "state": state, "voxel_nm": layers["resolution_nm"]}
+    return {"viewer": layers.viewer_url, "state": state, "voxel_nm": layers.resolution_nm}
 
 
 def _thumbnails(cells: list[dict[str, Any]], mesh_of: MeshOf) -> dict[str, str]:
