@@ -17,7 +17,7 @@ from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
 from somatic.definitions import needs_surroundings
 from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
-from somatic.features import NUCLEUS_COLUMNS, Row
+from somatic.features import CORRECTED_ONLY, NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.measuring import Inputs
@@ -44,6 +44,8 @@ _CAVE_REQUESTS = 12
 _GRAPH_REQUESTS = 2
 SYNAPSE_CELLS = 50
 """The synapses of about so many cells are asked for at once."""
+_OF_EVERY_NUCLEUS = {column.name for column in NUCLEUS_COLUMNS} - CORRECTED_ONLY - {"avg_fold_depth_nm"}
+"""Columns that are null only where a measure of the nucleus was no number, or nothing could be measured."""
 # Whose leaves are asked for at the same time: enough to hide how long the answers travel.
 _LEAVES_AT_ONCE = 4
 
@@ -259,6 +261,9 @@ class Extraction:
         if not before or before["nucleus_version"] is None or before["nucleus_fingerprint"] != fingerprint:
             return cell
         known = {column.name: before[column.name] for column in NUCLEUS_COLUMNS}
+        # What was no number then is none now, and the row has to say so.
+        if any(known[name] is None for name in _OF_EVERY_NUCLEUS):
+            return cell
         return replace(cell, nucleus=known, nucleus_version=before["nucleus_version"])
 
     def with_leaves(self, cells: list[Cell], stop: threading.Event | None = None) -> list[Cell]:
