@@ -75,9 +75,8 @@ def cell(
         from somatic.extraction import Extraction
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
-        from somatic.workers.measuring import check_finite
 
-        extraction = Extraction.open(described, number)
+        extraction = Extraction.open(described, number, with_meshes=False)
         step("asking for the nuclei")
         nuclei = extraction.source.nuclei()
         plan = make_plan(nuclei, radius_nm=extraction.radius_nm, ids=[nucleus_id])
@@ -99,8 +98,8 @@ def cell(
             radius_nm=extraction.radius_nm,
             materialization_version=extraction.version,
             definitions=extraction.dataset.definitions,
+            keep_masks=bool(report or png),
         )
-        check_finite(measured.row)
         if report or png:
             step("drawing")
             _draw(extraction, one, measured, synapses, report, png, others)
@@ -133,20 +132,14 @@ def _draw(
     from somatic.report.view import view_cell
     from somatic.results.neuroglancer import cell_url
 
-    view = view_cell(cell, measured, extraction.segmentation, synapses, extraction.radius_nm)
+    view = view_cell(cell, measured, synapses)
     title = f"Nucleus {cell.nucleus_id} of {extraction.title}"
     if png:
         png.write_bytes(cell_png(view, title))
     if report:
-        url = cell_url(
-            cell.nucleus_id,
-            cell.root_id,
-            cell.centre_nm.tolist(),
-            resolution_nm=cell.table_resolution_nm,
-            segmentation=extraction.segmentation_url,
-            nuclei=extraction.source.nucleus_segmentation,
-            synapses_nm=view.synapses_nm[view.counted],
-        )
+        layers = extraction.viewer_layers(cell.table_resolution_nm)
+        counted_nm = view.synapses_nm[view.counted]
+        url = cell_url(layers, cell.nucleus_id, cell.root_id, cell.centre_nm.tolist(), counted_nm)
         report.write_text(cell_report(view, title, url, others), encoding="utf-8")
 
 

@@ -23,9 +23,9 @@ def report(results: Results) -> None:
     """
     from cli.reading import open_result_set
     from cli.steps import shown_steps
-    from somatic.quality import put_flags
-    from somatic.report.overview import REPORT, make_report
-    from somatic.report.results import read_results, stored_meshes
+    from somatic.report.overview import put_report
+    from somatic.report.results import read_results
+    from somatic.results.flags import put_flags
 
     store = open_result_set(results)
     with shown_steps() as step:
@@ -33,5 +33,5 @@ def report(results: Results) -> None:
         found = read_results(store)
         put_flags(store, found.features)
         step("drawing")
-        store.put(REPORT, make_report(found, stored_meshes(found)).encode())
-    typer.echo(store.url_of(REPORT))
+        url = put_report(store, found)
+    typer.echo(url)

@@ -1,5 +1,6 @@
 """Everything about one cell."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from somatic.geometry.box import Box
 from somatic.geometry.mesh import is_watertight
 from somatic.measures import point_columns
 from somatic.nucleus import NucleusLayer, closed
-from somatic.soma import Place
+from somatic.soma import Masks, Place
 from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Synapses
 
@@ -57,13 +58,28 @@ class Cell:
 
 @dataclass
 class Measured:
-    """One measured cell: its row, its meshes (None where there is none), seconds by stage and what went wrong."""
+    """One measured cell.
+
+    Attributes
+    ----------
+    row : Row
+        Every column of `somatic.features.COLUMNS`.
+    soma, nucleus : trimesh.Trimesh or None
+        The meshes that were measured, vertices in nm; None where there is none.
+    seconds : dict of str to float
+        By stage.
+    error : PermanentError or None
+        The first fault of a row that is not ok.
+    masks : Masks or None
+        What the soma was meshed from, where that was asked for.
+    """
 
     row: Row
     soma: trimesh.Trimesh | None = None
     nucleus: trimesh.Trimesh | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     error: PermanentError | None = None
+    masks: Masks | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -84,6 +100,7 @@ def extract_cell(
     radius_nm: float = 15_000.0,
     materialization_version: int = 0,
     definitions: str = "published",
+    keep_masks: bool = False,
     when_read: Callable[[], Any] | None = None,
 ) -> Measured:
     """Measure one cell.
@@ -106,15 +123,17 @@ def extract_cell(
         Noted in the row.
     definitions : {"published", "corrected"}
         Which the numbers follow.
+    keep_masks : bool
+        Whether to keep the masks too, for a picture; they take a bit a voxel each.
     when_read : callable, optional
         Called when the segmentation is read.
 
     Returns
     -------
     Measured
-        `row` has every column of `somatic.features.COLUMNS`. A permanent fault of this cell (no voxel of the root
-        in the box, a root that the graph does not know, no mesh of the nucleus) is a row with status "failed", the
-        reason and what could be measured.
+        `row` has every column of `somatic.features.COLUMNS`, and every number in it is finite. A permanent fault of
+        this cell (no voxel of the root in the box, a root that the graph does not know, no mesh of the nucleus, a mesh
+        so flat that a measure of it is no number) is a row with status "failed", the reason and what could be measured.
 
     Raises
     ------
@@ -126,6 +145,9 @@ def extract_cell(
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
     steps = definitions_called(definitions)
+    box = cell_box(cell, radius_nm, segmentation.resolution_nm)
+    place = Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
+    measured.masks = Masks(place) if keep_masks else None
     faults: list[PermanentError] = []
     # Before the soma, which may be repaired with it.
     nucleus: trimesh.Trimesh | None = None
@@ -139,7 +161,7 @@ def extract_cell(
     except PermanentError as fault:
         faults.append(fault)
     try:
-        cutout, place = _read(measured, cell, segmentation, radius_nm, needs_surroundings(definitions))
+        cutout = _read(measured, cell, segmentation, place, needs_surroundings(definitions))
         if when_read:
             when_read()
         _measure_soma(measured, cell, cutout, place, nucleus, steps)
@@ -150,9 +172,10 @@ def extract_cell(
     except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError) as fault:
         faults.insert(0, fault)
     if row["soma_volume_um"] is not None and row["nucleus_volume_um"] is not None:
-        row["nucleus_to_soma_ratio"] = row["nucleus_volume_um"] / row["soma_volume_um"]
+        row["nucleus_to_soma_ratio"] = _over(row["nucleus_volume_um"], row["soma_volume_um"])
         distance_nm = np.linalg.norm(_point(row, "soma_center") - _point(row, "nucleus_center"))
         row["soma_to_nucleus_center_dist"] = float(distance_nm)
+    faults += _without_nonsense(row)
     if faults:
         measured.error = faults[0]
         row["status"] = "failed"
@@ -182,24 +205,27 @@ def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row
 
 
 def put_synapses(row: Row, columns: Row) -> None:
-    """Note the synapses on a soma (`somatic.synapses.synapse_columns`) in a row that has its area."""
+    """Note the synapses on a soma (`somatic.synapses.synapse_columns`) in a row that has its area.
+
+    Their density is null where the area is 0 or no number.
+    """
     row.update(columns)
-    row["soma_synapse_density_um"] = row["soma_synapse_number"] / row["soma_area_um"]
+    density = _over(row["soma_synapse_number"], row["soma_area_um"])
+    row["soma_synapse_density_um"] = density if math.isfinite(density) else None
 
 
-def _read(
-    measured: Measured, cell: Cell, segmentation: Segmentation, radius_nm: float, with_unlabelled: bool
-) -> tuple[Cutout, Place]:
+def _read(measured: Measured, cell: Cell, segmentation: Segmentation, place: Place, with_unlabelled: bool) -> Cutout:
     """Cut the root id out, and note what is known of the cutout."""
     if isinstance(cell.leaves, SomaticError):
         raise cell.leaves
-    box = cell_box(cell, radius_nm, segmentation.resolution_nm)
     labels = cell.root_id if cell.leaves is None else cell.leaves
     with measured.stage("read"):
-        cutout = segmentation.read(box, labels, with_unlabelled=with_unlabelled)
+        cutout = segmentation.read(place.box, labels, with_unlabelled=with_unlabelled)
     measured.row["frac_unlabelled"] = cutout.frac_unlabelled
     measured.row["frac_outside_volume"] = cutout.frac_outside_volume
-    return cutout, Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
+    if measured.masks:
+        measured.masks.cutout = cutout.mask
+    return cutout
 
 
 def _measure_soma(
@@ -217,13 +243,15 @@ def _measure_soma(
     row["soma_touches_box"] = cutout.touches_box
     with measured.stage("mask"):
         repaired = steps.repair(cutout, place, nucleus)
+    if measured.masks:
+        measured.masks.repaired = repaired
     row.update(repaired.columns)
     with measured.stage("mesh"):
         mesh, columns = steps.soma_surface(repaired, place)
     row.update(columns)
     if not len(mesh.faces):
         raise MissingSegment(f"root id {cell.root_id} has too few voxels in the cutout for a surface")
-    row["soma_sphericity"] = 1 / row["soma_area_to_volume_ratio"]
+    row["soma_sphericity"] = _over(1, row["soma_area_to_volume_ratio"])
     measured.soma = mesh
 
 
@@ -249,10 +277,25 @@ def _measure_nucleus(measured: Measured, nucleus: trimesh.Trimesh, nuclei: Nucle
         mesh, columns = steps.measure_nucleus(nucleus, nuclei.resolution_nm)
     row["nucleus_is_clipped"] = nuclei.is_clipped(nucleus)
     row.update(columns)
-    row["nucleus_sphericity"] = 1 / row["nuclear_area_to_volume_ratio"]
+    row["nucleus_sphericity"] = _over(1, row["nuclear_area_to_volume_ratio"])
     with measured.stage("folds"):
         row.update(steps.fold_columns(mesh))
     measured.nucleus = mesh
+
+
+def _without_nonsense(row: Row) -> list[DegenerateMesh]:
+    """Null the measures of a row that are no numbers, and say of each that it is none."""
+    faults = []
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            row[name] = None
+            faults.append(DegenerateMesh(f"{name} is {value}: the mesh has no volume or no area"))
+    return faults
+
+
+def _over(part: float, whole: float) -> float:
+    """Quotient of two measures; NaN where `whole` is 0, or one of them is no number."""
+    return part / whole if whole and math.isfinite(whole) else math.nan
 
 
 def _missing(cell: Cell, cutout: Cutout) -> str:

@@ -125,10 +125,18 @@ class Segmentation:
 
     Attributes
     ----------
+    url, mip : str, int
+        As above.
     layer_url : str
         The Precomputed layer that is read: the segmentation itself, or the watershed of the graph.
     graph : Graph or None
         Says which labels of the watershed a root id has; None for a flat one, where the root id is the label.
+    resolution_nm : (3,) float
+        Size of a voxel of the mip.
+    bounds : Box
+        The volume, in voxels of the mip.
+    file_shape : (3,) int64
+        Voxels of a file of the layer; those at the upper bounds may have fewer.
 
     Raises
     ------

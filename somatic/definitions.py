@@ -39,7 +39,13 @@ class Definitions(Protocol):
 
 
 def definitions_called(name: str) -> Definitions:
-    """The definitions of a name, "published" or "corrected"."""
+    """The definitions of a name, "published" or "corrected".
+
+    Raises
+    ------
+    KeyError
+        There are none of this name.
+    """
     known: dict[str, Definitions] = {"published": published, "corrected": corrected}
     return known[name]
 

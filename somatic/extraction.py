@@ -18,16 +18,17 @@ from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
 from somatic.definitions import needs_surroundings
 from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
-from somatic.features import NUCLEUS_COLUMNS, Row
+from somatic.features import CORRECTED_ONLY, NUCLEUS_COLUMNS, Row
 from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.nucleus import NucleusLayer
 from somatic.results.base import Base
 from somatic.results.mesh_layer import MeshLayer
+from somatic.results.neuroglancer import ViewerLayers
 from somatic.results.places import DEFAULT_RESULTS, MESHES, configuration, open_results
 from somatic.results.store import ResultStore, config_hash, open_store
 from somatic.source import open_segmentation_url, open_source
 from somatic.synapses import synapses_in_cutout
-from somatic.tables import Nuclei, Synapses
+from somatic.tables import Nuclei, Resolution, Synapses
 from somatic.workers.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.workers.measuring import Inputs
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
     from somatic.files import FileTables
 
+_OF_EVERY_NUCLEUS = {column.name for column in NUCLEUS_COLUMNS} - CORRECTED_ONLY - {"avg_fold_depth_nm"}
+"""Columns that are null only where a measure of the nucleus was no number, or nothing could be measured."""
 # Whose leaves are asked for at the same time: enough to hide how long the answers travel.
 _LEAVES_AT_ONCE = 4
 
@@ -234,6 +237,9 @@ class Extraction:
         if not before or before["nucleus_version"] is None or before["nucleus_fingerprint"] != fingerprint:
             return cell
         known = {column.name: before[column.name] for column in NUCLEUS_COLUMNS}
+        # What was no number then is none now, and the row has to say so.
+        if any(known[name] is None for name in _OF_EVERY_NUCLEUS):
+            return cell
         return replace(cell, nucleus=known, nucleus_version=before["nucleus_version"])
 
     def with_leaves(self, cells: list[Cell], stop: threading.Event | None = None) -> list[Cell]:
@@ -271,6 +277,19 @@ class Extraction:
         with ThreadPoolExecutor(_LEAVES_AT_ONCE) as pool:
             return list(pool.map(ask, cells, self.valid_roots(cells)))
 
+    def viewer_layers(self, resolution_nm: Resolution) -> ViewerLayers:
+        """Where its cells are looked at; `resolution_nm` is that of their centres."""
+        return ViewerLayers(
+            segmentation_url=self.segmentation_url,
+            nuclei_url=self.source.nucleus_segmentation,
+            meshes_url=self._meshes_url,
+            resolution_nm=resolution_nm,
+        )
+
+    @property
+    def _meshes_url(self) -> str | None:
+        return self.store.url_of(MESHES) if self.with_meshes else None
+
     def inputs(self, synapses: Synapses | None) -> Inputs:
         """What cells are measured from, in a form that travels to another process."""
         return Inputs(
@@ -281,7 +300,7 @@ class Extraction:
             definitions=self.dataset.definitions,
             nucleus_segmentation=self.source.nucleus_segmentation,
             synapses=synapses,
-            meshes=self.store.url_of(MESHES) if self.with_meshes else None,
+            meshes=self._meshes_url,
         )
 
     def extract(

@@ -6,14 +6,13 @@ letter, although `_um` there means um^3 for a volume, um^2 for an area and 1/um^
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 FEATURES_VERSION = 3
 """Moves when the same input gives other numbers; CHANGELOG.md says why."""
 
-Status = Literal["ok", "failed", "skipped"]
 Row = dict[str, Any]
 """One nucleus: column name to value, None where there is none."""
 
@@ -138,8 +137,19 @@ RUN_COLUMNS = (
     Column("reason", _TEXT, "", "why the row is not ok; null for ok"),
 )
 
-_ORDER = (
-    # Of the published table.
+_ALL = (
+    *IDENTITY_COLUMNS,
+    *NUCLEUS_COLUMNS,
+    *SOMA_COLUMNS,
+    *SYNAPSE_COLUMNS,
+    *BOTH_COLUMNS,
+    *CUTOUT_COLUMNS,
+    *CENTRE_COLUMNS,
+    *RUN_COLUMNS,
+)
+
+# In the file a column stands where its definition comes from: in one of these four, exactly once.
+_PUBLISHED = (
     "nucleus_id",
     "soma_id",
     "nucleus_volume_um",
@@ -154,7 +164,9 @@ _ORDER = (
     "soma_synapse_density_um",
     "nucleus_to_soma_ratio",
     "soma_to_nucleus_center_dist",
-    # Ours.
+)
+
+_OF_THE_OLD_CODE = (
     "nucleus_avg_radius_nm",
     "nucleus_aspect_ratio",
     "avg_fold_depth_nm",
@@ -167,6 +179,9 @@ _ORDER = (
     "nucleus_center_x_nm",
     "nucleus_center_y_nm",
     "nucleus_center_z_nm",
+)
+
+_OURS = (
     "centre_x_nm",
     "centre_y_nm",
     "centre_z_nm",
@@ -181,22 +196,7 @@ _ORDER = (
     "soma_synapse_size_mean",
 )
 
-_ALL = {
-    column.name: column
-    for group in (
-        IDENTITY_COLUMNS,
-        NUCLEUS_COLUMNS,
-        SOMA_COLUMNS,
-        SYNAPSE_COLUMNS,
-        BOTH_COLUMNS,
-        CUTOUT_COLUMNS,
-        CENTRE_COLUMNS,
-        RUN_COLUMNS,
-    )
-    for column in group
-}
-
-_QUALITY_ORDER = (
+_OF_QUALITY = (
     "status",
     "reason",
     "frac_unlabelled",
@@ -209,11 +209,21 @@ _QUALITY_ORDER = (
     "n_somata",
 )
 
-COLUMNS = tuple(_ALL[name] for name in (*_ORDER, *_QUALITY_ORDER))
+_ORDER = (*_PUBLISHED, *_OF_THE_OLD_CODE, *_OURS, *_OF_QUALITY)
+assert sorted(_ORDER) == sorted(column.name for column in _ALL)
+_BY_NAME = {column.name: column for column in _ALL}
+
+COLUMNS = tuple(_BY_NAME[name] for name in _ORDER)
 """Every column in the order of the file: the published ones, ours, then what tells of quality."""
 
 MEASURED = tuple(column.name for column in COLUMNS if column not in IDENTITY_COLUMNS + CENTRE_COLUMNS + RUN_COLUMNS)
 """Names of the columns that hold a measurement, null where it could not be made."""
+
+NUMERIC = tuple(name for name in MEASURED if not pa.types.is_boolean(_BY_NAME[name].type))
+"""Names of those that are numbers; the others are yes or no."""
+
+FEATURES_OF_SHAPE = tuple(name for name in NUMERIC if not name.endswith(("_x_nm", "_y_nm", "_z_nm")))
+"""Names of those numbers that tell what a cell is like, and not where it is."""
 
 CORRECTED_ONLY = frozenset({"cap_area_um2", "fold_depth_95_nm", "n_folds", "frac_nucleus_in_segment", "n_somata"})
 """Names of the columns that the published definitions leave null."""
@@ -223,10 +233,6 @@ def columns_of(definitions: str) -> tuple[Column, ...]:
     """The columns that some definitions have, in the order of the file."""
     left_out = CORRECTED_ONLY if definitions == "published" else frozenset()
     return tuple(column for column in COLUMNS if column.name not in left_out)
-
-
-_PUBLISHED = frozenset(_ORDER[:14])
-_OF_THE_OLD_CODE = frozenset(_ORDER[14:26])
 
 
 def _definition(name: str) -> str:

@@ -48,3 +48,22 @@ class SomaMask:
     mask: BitMask
     lower_vx: np.ndarray
     columns: Row = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Masks:
+    """The mask of a cell that was measured, before and after its repair.
+
+    Attributes
+    ----------
+    place : Place
+        Where its cutout lies.
+    cutout : BitMask or None
+        Voxels of the root id, of the shape of `place.box`; None where they could not be had.
+    repaired : SomaMask or None
+        What was meshed; None where the cutout has no voxel of the root id.
+    """
+
+    place: Place
+    cutout: BitMask | None = None
+    repaired: SomaMask | None = None

@@ -23,10 +23,10 @@ from somatic.extraction import Extraction
 from somatic.planning.estimate import Estimate
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
-from somatic.quality import put_flags
 from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import Collected, collect, reasons_of
 from somatic.results.cost import Cost, load_cost
+from somatic.results.flags import put_flags
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.neuroglancer import cell_url
@@ -36,7 +36,7 @@ from somatic.results.runs import Run
 from somatic.results.segment_properties import segment_properties
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
-from tasks.markdown import CellUrl, changes_markdown, cost_markdown
+from tasks.markdown import changes_markdown, cost_markdown
 from tasks.transient import PATIENTLY
 
 _FAILURES_SHOWN = 500
@@ -233,19 +233,8 @@ def _tell(
         lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
     lines += cost_markdown(cost)
     if changes is not None:
-        lines += changes_markdown(changes, _cell_url(extraction, plan))
+        lines += changes_markdown(changes, partial(cell_url, extraction.viewer_layers(plan.resolution_nm)))
     create_markdown_artifact("\n".join(lines), key=artifact_key(title, "summary"), description=f"How {title} came out")
-
-
-def _cell_url(extraction: Extraction, plan: Plan) -> CellUrl:
-    inputs = extraction.inputs(None)
-    return partial(
-        cell_url,
-        resolution_nm=plan.resolution_nm,
-        segmentation=inputs.segmentation,
-        nuclei=inputs.nucleus_segmentation,
-        meshes=inputs.meshes,
-    )
 
 
 def artifact_key(title: str, what: str) -> str:

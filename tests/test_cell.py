@@ -1,6 +1,8 @@
 """Whole cells: phantoms whose size is known without code, the chain written down again, and what cannot be measured."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from volumes import cut_by_plane, ellipsoid, put_nuclei, put_volume
 
 from somatic.cell import Cell, Measured, extract_cell
 from somatic.cutout import Segmentation
-from somatic.errors import MissingNucleusMesh, MissingSegment, SegmentationUnavailable
+from somatic.errors import DegenerateMesh, MissingNucleusMesh, MissingSegment, SegmentationUnavailable
 from somatic.features import (
     BOTH_COLUMNS,
     CENTRE_COLUMNS,
@@ -26,6 +28,7 @@ from somatic.features import (
     SYNAPSE_COLUMNS,
     feature_table,
 )
+from somatic.measures import Measures, measure
 from somatic.nucleus import NucleusLayer
 from somatic.tables import Synapses, synapses_from_raw
 
@@ -352,6 +355,48 @@ def test_a_segment_that_fills_its_box(tmp_path: Path) -> None:
     row = extract_cell(cell_at(np.array([3000.0] * 3), (10, 10, 10)), segmentation, None, None, radius_nm=2000).row
     assert (row["status"], row["frac_zero"], row["soma_touches_box"]) == ("ok", 0, True)
     assert row["soma_volume_um"] == pytest.approx(3.6**3, rel=0.02)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_measure_that_is_no_number(
+    tmp_path: Path, sphere: tuple[Segmentation, np.ndarray], monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """It is null, and the reason names it; the row has failed, with all else that was measured."""
+    monkeypatch.setattr("somatic.published.nucleus.aspect_ratio", lambda _: value)
+    measured = measured_sphere(sphere, nucleus_in(tmp_path, sphere))
+    row = measured.row
+    assert type(measured.error) is DegenerateMesh
+    assert row["status"] == "failed"
+    assert row["reason"] == f"nucleus_aspect_ratio is {value}: the mesh has no volume or no area"
+    assert nulls(row) == names(SYNAPSE_COLUMNS) | {"nucleus_aspect_ratio", "avg_fold_depth_nm"}
+    assert measured.soma is not None
+    assert measured.nucleus is not None
+
+
+@pytest.mark.parametrize(
+    ("area_um2", "no_numbers"),
+    [
+        (math.nan, {"soma_area_um", "soma_area_to_volume_ratio", "soma_sphericity"}),
+        (math.inf, {"soma_area_um", "soma_area_to_volume_ratio", "soma_sphericity"}),
+        (0.0, {"soma_sphericity"}),
+    ],
+)
+def test_what_follows_from_such_a_measure(
+    sphere: tuple[Segmentation, np.ndarray], monkeypatch: pytest.MonkeyPatch, area_um2: float, no_numbers: set[str]
+) -> None:
+    """Sphericity and density of an area that is no number, or nothing, are null too, and not 0."""
+    synapses = Synapses(synapses_from_raw(_no_synapses(), resolution_nm=(4, 4, 40), where="").frame, (4.0, 4.0, 40.0))
+
+    def flat(mesh: trimesh.Trimesh, name: str) -> Measures:
+        return replace(measure(mesh, name), area_um2=area_um2, area_to_volume=area_um2)
+
+    monkeypatch.setattr("somatic.published.soma.measure", flat)
+    row = measured_sphere(sphere, synapses=synapses).row
+    null_synapses = {"soma_synapse_density_um", "soma_synapse_size_mean"}
+    assert nulls(row) == names(NUCLEUS_COLUMNS, BOTH_COLUMNS) | no_numbers | null_synapses
+    assert {reason.split(" is ")[0] for reason in row["reason"].split("; ")} == no_numbers
+    assert (row["status"], row["soma_synapse_number"]) == ("failed", 0)
+    assert row["soma_volume_um"] > 100
 
 
 def test_two_nuclei_in_one_root(tmp_path: Path, sphere: tuple[Segmentation, np.ndarray]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import trimesh
 from shared import expected_of, scene_of
-from volumes import put_volume
+from volumes import put_nuclei, put_volume
 
 from somatic.cell import Cell, Measured, extract_cell
 from somatic.cutout import Segmentation
@@ -29,8 +30,9 @@ def cell() -> tuple[Measured, CellView]:
     segmentation = Segmentation(f"precomputed://file://{folder}/seg", 0)
     synapses = synapses_from_raw(pd.DataFrame(tables["synapses"]), resolution_nm=(4, 4, 40), where="tables.json")
     one = Cell(NUCLEUS, ROOT, (41889, 34746, 15466), (4.0, 4.0, 40.0))
-    measured = extract_cell(one, segmentation, NucleusLayer(f"precomputed://file://{folder}/nuclei"), synapses)
-    return measured, view_cell(one, measured, segmentation, synapses, 15_000.0)
+    nuclei = NucleusLayer(f"precomputed://file://{folder}/nuclei")
+    measured = extract_cell(one, segmentation, nuclei, synapses, keep_masks=True)
+    return measured, view_cell(one, measured, synapses)
 
 
 def test_synapses(cell: tuple[Measured, CellView]) -> None:
@@ -85,10 +87,48 @@ def test_a_cell_without_leaves(tmp_path: Path) -> None:
     """A root id that the graph does not know has no mesh and no mask, and still a page that says why."""
     segmentation = Segmentation(put_volume(tmp_path / "seg", np.ones((16, 16, 16), np.uint64)), 0)
     one = Cell(5, 1, (1000, 1000, 500), (4.0, 4.0, 40.0), leaves=UnknownRoot("root id 1 is no root of the graph"))
-    measured = extract_cell(one, segmentation, None, None, radius_nm=1000)
-    view = view_cell(one, measured, segmentation, None, 1000)
+    measured = extract_cell(one, segmentation, None, None, radius_nm=1000, keep_masks=True)
+    view = view_cell(one, measured, None)
+    assert view.before.shape == view.after.shape == (8, 8, 10)
     assert not view.before.any()
     assert not view.after.any()
     page = cell_report(view, "a cell", None)
     assert "root id 1 is no root of the graph" in page
     assert "<iframe" not in page
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, Segmentation, NucleusLayer]:
+    """A root id in two pieces: a large one at the centre, a small one with a nucleus that cannot be measured."""
+    folder, r = tmp_path_factory.mktemp("apart"), (100.0, 100.0, 100.0)
+    labels = np.full((40, 40, 80), 7, np.uint64)
+    labels[5:35, 5:35, 5:45] = 1
+    labels[10:30, 10:30, 55:75] = 1
+    nucleus = trimesh.creation.icosphere(3, 400).apply_translation((2000, 2000, 6500))
+    bounds = {"lower_nm": (0, 0, 0), "upper_nm": (8000, 8000, 8000), "resolution_nm": (1000, 1000, 1000)}
+    layer = NucleusLayer(put_nuclei(folder / "nuclei", {5: [nucleus]}, **bounds))
+    cell = Cell(5, 1, (20, 20, 40), r)
+    return cell, Segmentation(put_volume(folder / "seg", labels, resolution_nm=r), 0), layer
+
+
+def test_the_mask_of_corrected_definitions(apart: tuple[Cell, Segmentation, NucleusLayer]) -> None:
+    """What is drawn is what was measured, voxel by voxel: the piece with the nucleus, though that had no measures."""
+    cell, segmentation, nuclei = apart
+    how = {"radius_nm": 4000.0, "definitions": "corrected", "keep_masks": True}
+    measured = extract_cell(cell, segmentation, nuclei, None, **how)
+    view = view_cell(cell, measured, None)
+    assert measured.nucleus is None
+    assert "too few for a surface" in measured.row["reason"]
+    drawn_um3 = view.after.sum() * np.prod(view.voxel_nm) / 1e9
+    assert drawn_um3 == pytest.approx(measured.row["soma_volume_um"], rel=1e-12) == 8
+    assert np.argwhere(view.after)[:, 2].min() == 55
+    assert view.before.sum() == 30 * 30 * 40 + 20**3
+
+
+def test_masks_are_kept_only_when_asked_for(apart: tuple[Cell, Segmentation, NucleusLayer]) -> None:
+    """Who measures many cells does not hold them; who wants a picture is told how to get them."""
+    cell, segmentation, nuclei = apart
+    measured = extract_cell(cell, segmentation, nuclei, None, radius_nm=4000.0)
+    assert measured.masks is None
+    with pytest.raises(ValueError, match="nucleus 5 were not kept; measure it with keep_masks=True"):
+        view_cell(cell, measured, None)

@@ -11,7 +11,7 @@ import pytest
 from somatic.features import MEASURED, feature_table
 from somatic.results.changes import (
     CHANGE_SCHEMA,
-    FLAG_COLUMNS,
+    DIFFERENCE_COLUMNS,
     compare_features,
     count_changes,
     find_changes,
@@ -23,7 +23,7 @@ from somatic.results.store import ResultStore
 FIRST_ID = 2**62 + 1
 """As a float it is another number."""
 ROOT = 2**63 - 1_000_000
-FLAGS = [column.name for column in FLAG_COLUMNS]
+FLAGS = [column.name for column in DIFFERENCE_COLUMNS]
 
 
 def row(number: int, version: int = 1, **values: Any) -> dict[str, Any]:

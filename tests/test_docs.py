@@ -11,9 +11,9 @@ from typer.main import get_command
 
 from cli.main import app
 from somatic.features import COLUMNS
-from somatic.quality import FLAG_COLUMNS as QUALITY_FLAGS
-from somatic.results.changes import FLAG_COLUMNS
+from somatic.results.changes import DIFFERENCE_COLUMNS
 from somatic.results.chunks import PROVENANCE_COLUMNS
+from somatic.results.flags import FLAG_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -57,7 +57,7 @@ def test_every_column_is_documented() -> None:
     """docs/results.md lists each column with its type, unit and meaning, in the order of the file."""
     text = (ROOT / "docs" / "results.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
-    documented = (*COLUMNS, *PROVENANCE_COLUMNS, COLUMNS[0], *QUALITY_FLAGS, COLUMNS[0], *FLAG_COLUMNS)
+    documented = (*COLUMNS, *PROVENANCE_COLUMNS, COLUMNS[0], *FLAG_COLUMNS, COLUMNS[0], *DIFFERENCE_COLUMNS)
     expected = [(c.name, str(c.type), "" if c.unit == "1" else c.unit, c.description) for c in documented]
     assert rows == expected
 

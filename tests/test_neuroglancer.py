@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from somatic.results.neuroglancer import cell_url
+from somatic.results.neuroglancer import ViewerLayers, cell_url
 
 ROOT = 864691135122292345
 NUCLEI = "precomputed://https://bossdb-open-data.s3.amazonaws.com/iarpa_microns/minnie/minnie65/nuclei"
@@ -28,13 +28,7 @@ BY_NEUROGLANCER = (
 def linked(segmentation: str, nuclei: str | None = NUCLEI, meshes: str | None = MESHES) -> str | None:
     """A link to nucleus 262144 around (700004, -1202, 800020) nm."""
     return cell_url(
-        262144,
-        ROOT,
-        (700_004, -1_202, 800_020),
-        resolution_nm=(4.0, 4.0, 40.0),
-        segmentation=segmentation,
-        nuclei=nuclei,
-        meshes=meshes,
+        ViewerLayers(segmentation, nuclei, meshes, (4.0, 4.0, 40.0)), 262144, ROOT, (700_004, -1_202, 800_020)
     )
 
 
@@ -74,11 +68,10 @@ def test_no_password_in_a_link() -> None:
 def test_synapses_of_a_cell() -> None:
     """Points in nm stand as annotations in voxels of the view, in a layer of the state itself, each with its id."""
     url = cell_url(
+        ViewerLayers(GRAPH, None, None, (4.0, 4.0, 40.0)),
         262144,
         ROOT,
         (700_004, -1_202, 800_020),
-        resolution_nm=(4.0, 4.0, 40.0),
-        segmentation=GRAPH,
         synapses_nm=np.array([[400.0, -800.0, 4000.0], [2.0, 0.0, 0.0]]),
     )
     assert url is not None

@@ -11,7 +11,7 @@ from volumes import put_volume
 from somatic.cutout import Segmentation
 from somatic.errors import StoreError
 from somatic.features import feature_table
-from somatic.quality import find_flags
+from somatic.results.flags import find_flags
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.segment_properties import segment_properties
 

@@ -18,7 +18,7 @@ from sandbox.cave.tables import CaveTable
 from sandbox.lab import NUCLEI_TABLE, datastack
 from sandbox.phantom.scene import Scene, write_scene
 from somatic.features import COLUMNS, feature_table
-from somatic.quality import put_flags
+from somatic.results.flags import put_flags
 from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
 

@@ -5,13 +5,13 @@ from typing import Any
 import pyarrow as pa
 from trimesh.viewer.notebook import scene_to_html
 
-from somatic.features import COLUMNS, columns_of
-from somatic.quality import NUMERIC, is_position, marks, measured_values
+from somatic.features import COLUMNS, FEATURES_OF_SHAPE, columns_of
 from somatic.report.drawing import draw_picture, make_scene
 from somatic.report.page import render
 from somatic.report.pictures import png_bytes, png_url
 from somatic.report.plots import histogram
 from somatic.report.view import CellView
+from somatic.results.flags import marks, measured_values
 
 
 def cell_png(view: CellView, title: str) -> bytes:
@@ -63,7 +63,7 @@ def _number(name: str, unit: str, value: Any, features: pa.Table | None) -> tupl
     else:
         shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     share = ""
-    if features is not None and name in NUMERIC and not is_position(name) and value is not None:
+    if features is not None and name in FEATURES_OF_SHAPE and value is not None:
         others = measured_values(features, name)
         if len(others):
             share = f"{100 * float((others < value).mean()):.3g} %"
@@ -73,9 +73,8 @@ def _number(name: str, unit: str, value: Any, features: pa.Table | None) -> tupl
 def _plots(row: dict[str, Any], features: pa.Table) -> list[tuple[str, Any]]:
     units = {column.name: column.unit for column in COLUMNS}
     found = []
-    for name in NUMERIC:
+    for name in FEATURES_OF_SHAPE:
         values = measured_values(features, name)
-        if is_position(name) or row[name] is None or not len(values):
-            continue
-        found.append((name, histogram(values, name, units[name], marks(values), float(row[name]))))
+        if row[name] is not None and len(values):
+            found.append((name, histogram(values, name, units[name], marks(values), float(row[name]))))
     return found

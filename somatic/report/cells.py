@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from somatic.features import SCHEMA
-from somatic.quality import FLAG_COLUMNS, NUMERIC, is_position
+from somatic.features import FEATURES_OF_SHAPE, SCHEMA
 from somatic.report.plots import label
+from somatic.results.flags import FLAG_COLUMNS
 
 _EXTREMES = 3
 _CELLS_AN_EXTREME = 20
@@ -17,7 +17,7 @@ MAX_FAILURES = 50_000
 
 
 def extremes(features: pa.Table) -> dict[int, list[str]]:
-    """Find the cells with the smallest and largest values of each feature that is not a position.
+    """Find the cells with the smallest and largest values of each of `FEATURES_OF_SHAPE`.
 
     Returns
     -------
@@ -26,7 +26,7 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
     """
     is_ok = pc.equal(features["status"], "ok")
     found: dict[int, list[str]] = {}
-    for name in of_shape():
+    for name in FEATURES_OF_SHAPE:
         known = features.select(["nucleus_id", name]).filter(pc.and_(is_ok, pc.is_valid(features[name])))
         values = known[name].cast(pa.float64()).to_numpy()
         if not len(values) or (len(values) > 1 and values.min() == values.max()):
@@ -38,11 +38,6 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
                 note = f"{which} {label(name, SCHEMA.field(name).metadata[b'unit'].decode())}: {values[row]:.5g}"
                 found.setdefault(known["nucleus_id"][int(row)].as_py(), []).append(note)
     return found
-
-
-def of_shape() -> tuple[str, ...]:
-    """Features that are numbers and no positions."""
-    return tuple(name for name in NUMERIC if not is_position(name))
 
 
 def listed_cells(features: pa.Table, flags: pa.Table) -> list[dict[str, Any]]:

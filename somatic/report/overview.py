@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from somatic.features import COLUMNS, SCHEMA, columns_of
+from somatic.features import COLUMNS, FEATURES_OF_SHAPE, NUMERIC, SCHEMA, columns_of
 from somatic.progress import duration, size_in_words
-from somatic.quality import CELLS_FOR_MARKS, FLAG_COLUMNS, NUMERIC, count_flags, marks, measured_values
-from somatic.report.cells import MAX_FAILURES, listed_cells, of_shape
+from somatic.report.cells import MAX_FAILURES, listed_cells
 from somatic.report.depth import depth_um
 from somatic.report.page import render
 from somatic.report.pictures import thumbnail
@@ -23,19 +22,25 @@ from somatic.report.results import MeshOf, Results, read_results, stored_meshes
 from somatic.results.changes import CHANGE_WORDS, compare_features, count_changes
 from somatic.results.chunks import STAGES
 from somatic.results.collect import reasons_of
-from somatic.results.neuroglancer import cell_state, viewer
+from somatic.results.flags import CELLS_FOR_MARKS, FLAG_COLUMNS, count_flags, marks, measured_values
+from somatic.results.neuroglancer import ViewerLayers, cell_state
 from somatic.results.store import ResultStore
 
-REPORT = "report.html"
-
+_REPORT = "report.html"
 _THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
-_FLAGS = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
+_YES_NO = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
 
 
-def put_report(store: ResultStore) -> str:
+def put_report(store: ResultStore, results: Results | None = None) -> str:
     """Write report.html beside a table of features, of the files there.
+
+    Parameters
+    ----------
+    store : ResultStore
+    results : Results, optional
+        These files where they are read already.
 
     Returns
     -------
@@ -47,9 +52,9 @@ def put_report(store: ResultStore) -> str:
     StoreError, StoreUnavailable
         A file could not be read, or the report not written, for good or for now.
     """
-    results = read_results(store)
-    store.put(REPORT, make_report(results, stored_meshes(results)).encode())
-    return store.url_of(REPORT)
+    results = results or read_results(store)
+    store.put(_REPORT, make_report(results, stored_meshes(results)).encode())
+    return store.url_of(_REPORT)
 
 
 def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
@@ -72,6 +77,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
     found = [name for name in NUMERIC if features[name].null_count < features.num_rows]
     defined = {column.name for column in columns_of(manifest.get("config", {}).get("definitions", ""))}
     n_failed = _number(pc.equal(features["status"], "failed"))
+    n_flagged = count_flags(results.flags)
     return render(
         "report.html.jinja",
         title=f"{manifest['dataset']['name']} v{manifest['materialization_version']}",
@@ -81,7 +87,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
         dataset=json.dumps(manifest["dataset"], indent=2, ensure_ascii=False),
         statuses=_statuses(features),
         reasons=_reasons(features),
-        flags=[(column, count_flags(results.flags)[column.name]) for column in FLAG_COLUMNS],
+        flags=[(column, n_flagged[column.name]) for column in FLAG_COLUMNS],
         yes_no=_yes_no(features),
         marks_from=CELLS_FOR_MARKS,
         histograms=[_histogram(features, name) for name in found],
@@ -164,7 +170,7 @@ def _yes_no(features: pa.Table) -> list[tuple[Any, int, int, int]]:
             _number(pc.invert(features[column.name])),
             features[column.name].null_count,
         )
-        for column in _FLAGS
+        for column in _YES_NO
     ]
 
 
@@ -196,7 +202,7 @@ def _depth(results: Results) -> npt.NDArray[np.float64] | None:
 
 
 def _depths(features: pa.Table, depth: npt.NDArray[np.float64]) -> list[Markup]:
-    names = [name for name in of_shape() if features[name].null_count < features.num_rows]
+    names = [name for name in FEATURES_OF_SHAPE if features[name].null_count < features.num_rows]
     return [density(depth, _floats(features, name), "depth (µm)", label(name, _UNIT[name])) for name in names]
 
 
@@ -257,21 +263,14 @@ def _throughput(provenance: pa.Table) -> dict[str, Any] | None:
 
 def _link(results: Results) -> dict[str, Any] | None:
     """Viewer, and the state of one cell, of which the page makes those of the others."""
-    layers = results.manifest.get("layers", {})
-    if not layers.get("segmentation"):
+    noted = results.manifest.get("layers", {})
+    if not noted.get("segmentation"):
         return None
-    state = cell_state(
-        0,
-        0,
-        (0.0, 0.0, 0.0),
-        resolution_nm=layers["resolution_nm"],
-        segmentation=layers["segmentation"],
-        nuclei=layers.get("nuclei"),
-        meshes=results.meshes,
-    )
+    layers = ViewerLayers(noted["segmentation"], noted.get("nuclei"), results.meshes, noted["resolution_nm"])
+    state = cell_state(layers, 0, 0, (0.0, 0.0, 0.0))
     if state is None:
         return None
-    return {"viewer": viewer(layers["segmentation"]), "state": state, "voxel_nm": layers["resolution_nm"]}
+    return {"viewer": layers.viewer_url, "state": state, "voxel_nm": layers.resolution_nm}
 
 
 def _thumbnails(cells: list[dict[str, Any]], mesh_of: MeshOf) -> dict[str, str]:

@@ -52,7 +52,7 @@ def histogram(
     name, unit : str
         Of the feature.
     marks : (float, float) or None
-        `somatic.quality.marks`.
+        `somatic.results.flags.marks`.
     highlight : float, optional
         A value that a line shows, that of one cell.
     """

@@ -11,7 +11,7 @@ import trimesh
 
 from somatic.errors import StoreError
 from somatic.features import SCHEMA
-from somatic.quality import find_flags
+from somatic.results.flags import find_flags
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.parquet import table_from_parquet
 from somatic.results.places import MESHES
@@ -48,7 +48,7 @@ class Results:
 
     @cached_property
     def flags(self) -> pa.Table:
-        """`somatic.quality.find_flags`."""
+        """`somatic.results.flags.find_flags`."""
         return find_flags(self.features)
 
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from somatic.cell import Cell, Measured, cell_box
-from somatic.cutout import Segmentation
+from somatic.cell import Cell, Measured
 from somatic.definitions import definitions_called
-from somatic.errors import SomaticError
-from somatic.soma import Place
+from somatic.soma import Masks
 from somatic.synapses import synapse_centres_nm, synapses_in_cutout
 from somatic.tables import Synapses
 
@@ -27,7 +25,7 @@ class CellView:
     synapses_nm, counted : (m, 3) float, (m,) bool
         The synapses in the cutout, and which of them count.
     before, after : (nx, ny, nz) bool
-        The mask, before and after its repair.
+        The mask that was measured, before and after its repair; empty where there is none.
     lower_nm, voxel_nm : (3,) float
         Where the mask begins, and the size of a voxel.
     """
@@ -42,32 +40,30 @@ class CellView:
     voxel_nm: npt.NDArray[np.float64]
 
 
-def view_cell(
-    cell: Cell, measured: Measured, segmentation: Segmentation, synapses: Synapses | None, radius_nm: float
-) -> CellView:
-    """Gather what a picture of a measured cell needs; its cutout is read once more.
+def view_cell(cell: Cell, measured: Measured, synapses: Synapses | None) -> CellView:
+    """Gather what a picture of a measured cell needs.
+
+    Parameters
+    ----------
+    cell : Cell
+    measured : Measured
+        Of `somatic.cell.extract_cell` with `keep_masks`.
+    synapses : Synapses or None
+        As it was given there.
 
     Raises
     ------
-    SomaticError
-        The segmentation could not be read.
+    ValueError
+        The masks were not kept.
     """
-    box = cell_box(cell, radius_nm, segmentation.resolution_nm)
+    if measured.masks is None:
+        raise ValueError(f"the masks of nucleus {cell.nucleus_id} were not kept; measure it with keep_masks=True")
+    place = measured.masks.place
     steps = definitions_called(measured.row["definitions"])
-    # A root id whose leaves could not be had has no mask; its row says why.
-    labels = np.empty(0, np.uint64) if isinstance(cell.leaves, SomaticError) else cell.leaves
-    cutout = segmentation.read(box, cell.root_id if labels is None else labels, with_unlabelled=True)
-    before = cutout.mask.to_array()
-    after = np.zeros_like(before)
-    if before.any():
-        place = Place(box, segmentation.resolution_nm, cell.centre_nm, radius_nm)
-        soma = steps.repair(cutout, place, measured.nucleus)
-        part = soma.mask.to_array()
-        x, y, z = soma.lower_vx
-        after[x : x + part.shape[0], y : y + part.shape[1], z : z + part.shape[2]] = part
+    before, after = _arrays(measured.masks)
     synapses_nm, counted = np.zeros((0, 3)), np.zeros(0, dtype=bool)
     if synapses is not None:
-        in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, radius_nm)
+        in_cutout = synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, place.radius_nm)
         synapses_nm = synapse_centres_nm(in_cutout)
         counted = np.zeros(len(synapses_nm), bool)
         if measured.soma is not None:
@@ -79,6 +75,18 @@ def view_cell(
         counted,
         before,
         after,
-        box.lower_vx * segmentation.resolution_nm,
-        segmentation.resolution_nm,
+        place.box.lower_vx * place.resolution_nm,
+        place.resolution_nm,
     )
+
+
+def _arrays(masks: Masks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Both masks in the whole cutout, (nx, ny, nz) each."""
+    shape = masks.place.box.shape
+    before = np.zeros(shape, bool) if masks.cutout is None else masks.cutout.to_array()
+    after = np.zeros(shape, bool)
+    if masks.repaired is not None:
+        part = masks.repaired.mask.to_array()
+        x, y, z = masks.repaired.lower_vx
+        after[x : x + part.shape[0], y : y + part.shape[1], z : z + part.shape[2]] = part
+    return before, after

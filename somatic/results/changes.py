@@ -11,7 +11,7 @@ from somatic.results.compare import compare
 from somatic.results.parquet import parquet_bytes, table_from_parquet
 from somatic.results.store import ResultStore
 
-FLAG_COLUMNS = (
+DIFFERENCE_COLUMNS = (
     Column("added", pa.bool_(), "", "only the later table has the nucleus", nullable=False),
     Column("gone", pa.bool_(), "", "only the earlier table has the nucleus", nullable=False),
     Column("re_rooted", pa.bool_(), "", "the root id is another", nullable=False),
@@ -55,7 +55,7 @@ def _pair(column: Column) -> tuple[Column, ...]:
 
 CHANGE_COLUMNS = (
     _BY_NAME["nucleus_id"],
-    *FLAG_COLUMNS,
+    *DIFFERENCE_COLUMNS,
     *(column for name in PAIRS for column in _pair(_BY_NAME[name])),
 )
 """Every column in the order of the file."""
@@ -137,7 +137,7 @@ def put_changes(store: ResultStore, base: ResultStore) -> pa.Table:
 
 def count_changes(changes: pa.Table) -> dict[str, int]:
     """How many nuclei are in a table of changes, and of how many each flag is true."""
-    flags = {column.name: pc.sum(changes[column.name]).as_py() or 0 for column in FLAG_COLUMNS}
+    flags = {column.name: pc.sum(changes[column.name]).as_py() or 0 for column in DIFFERENCE_COLUMNS}
     return {"nuclei": changes.num_rows, **flags}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,74 +21,64 @@ _SLICE_NM_PER_PIXEL = 50.0
 _VIEW_HEIGHT_NM = 40_000.0
 
 
+@dataclass(frozen=True)
+class ViewerLayers:
+    """The layers in which the cells of a result set are shown.
+
+    Attributes
+    ----------
+    segmentation_url : str
+        Its segment ids are root ids; as cloud-volume takes it.
+    nuclei_url : str or None
+        Its segment ids are nucleus ids; as cloud-volume takes it.
+    meshes_url : str or None
+        Our soma meshes, whose segment ids are nucleus ids; a folder.
+    resolution_nm : (3,) float
+        Size of the voxels in which Neuroglancer shows positions.
+    """
+
+    segmentation_url: str
+    nuclei_url: str | None
+    meshes_url: str | None
+    resolution_nm: Sequence[float]
+
+    @property
+    def viewer_url(self) -> str:
+        """Public viewer that can show the segmentation."""
+        return _GRAPH_VIEWER if segmentation_kind(self.segmentation_url) == "graph" else _FLAT_VIEWER
+
+
 def cell_url(
+    layers: ViewerLayers,
     nucleus_id: int,
     root_id: int,
     centre_nm: Sequence[float],
-    *,
-    resolution_nm: Sequence[float],
-    segmentation: str,
-    nuclei: str | None = None,
-    meshes: str | None = None,
     synapses_nm: npt.NDArray[np.float64] | None = None,
 ) -> str | None:
-    """Link to a cell, its nucleus, its soma mesh and its synapses, with the centre of its cutout in the middle.
-
-    Parameters
-    ----------
-    nucleus_id, root_id, centre_nm, resolution_nm, segmentation, nuclei, meshes, synapses_nm
-        As for `cell_state`.
-
-    Returns
-    -------
-    str or None
-        None when no layer lies where a browser can read it: https, gs or s3.
-    """
-    state = cell_state(
-        nucleus_id,
-        root_id,
-        centre_nm,
-        resolution_nm=resolution_nm,
-        segmentation=segmentation,
-        nuclei=nuclei,
-        meshes=meshes,
-        synapses_nm=synapses_nm,
-    )
+    """Link that opens `cell_state`; None where there is none."""
+    state = cell_state(layers, nucleus_id, root_id, centre_nm, synapses_nm)
     if state is None:
         return None
-    return f"{viewer(segmentation)}#!{quote(json.dumps(state, separators=(',', ':')), safe=_SAFE)}"
-
-
-def viewer(segmentation: str) -> str:
-    """Public viewer that can show a segmentation."""
-    return _GRAPH_VIEWER if segmentation_kind(segmentation) == "graph" else _FLAT_VIEWER
+    return f"{layers.viewer_url}#!{quote(json.dumps(state, separators=(',', ':')), safe=_SAFE)}"
 
 
 def cell_state(
+    layers: ViewerLayers,
     nucleus_id: int,
     root_id: int,
     centre_nm: Sequence[float],
-    *,
-    resolution_nm: Sequence[float],
-    segmentation: str,
-    nuclei: str | None = None,
-    meshes: str | None = None,
     synapses_nm: npt.NDArray[np.float64] | None = None,
 ) -> dict[str, Any] | None:
-    """State of Neuroglancer that shows a cell.
+    """State of Neuroglancer that shows a cell, its nucleus, its soma mesh and its synapses.
 
     Parameters
     ----------
+    layers : ViewerLayers
+        Those that lie where a browser can read them are shown.
     nucleus_id, root_id : int
         Which segments are shown.
     centre_nm : (3,) float
         Where to look.
-    resolution_nm : (3,) float
-        Size of the voxels in which Neuroglancer shows positions.
-    segmentation : str
-        Layer that has the root id, as cloud-volume takes it.
-    nuclei, meshes : str, optional
-        Layers whose segment ids are nucleus ids: the nuclei as cloud-volume takes them, and the URL of our soma meshes.
     synapses_nm : (n, 3) float, optional
         Points of a layer of their own: the synapses that were counted.
 
@@ -101,20 +92,21 @@ def cell_state(
     The state is that of Neuroglancer's own Python package, which is not used: it brings the whole viewer, a web server
     and eight packages more, and has no wheel for Linux on ARM.
     """
-    layers = [
-        _layer("segmentation", segmentation, root_id),
-        _layer("nuclei", nuclei, nucleus_id),
-        _layer("soma meshes", f"precomputed://{meshes}" if meshes else None, nucleus_id),
+    meshes = f"precomputed://{layers.meshes_url}" if layers.meshes_url else None
+    of_cell = [
+        _layer("segmentation", layers.segmentation_url, root_id),
+        _layer("nuclei", layers.nuclei_url, nucleus_id),
+        _layer("soma meshes", meshes, nucleus_id),
     ]
-    shown = [layer for layer in layers if layer]
+    shown = [layer for layer in of_cell if layer]
     if not shown:
         return None
     if synapses_nm is not None:
-        shown.append(_points("synapses", synapses_nm / np.asarray(resolution_nm)))
-    voxel_nm = min(resolution_nm)
+        shown.append(_points("synapses", synapses_nm / np.asarray(layers.resolution_nm)))
+    voxel_nm = min(layers.resolution_nm)
     return {
-        "dimensions": {axis: [size / 1e9, "m"] for axis, size in zip("xyz", resolution_nm, strict=True)},
-        "position": [centre / size for centre, size in zip(centre_nm, resolution_nm, strict=True)],
+        "dimensions": {axis: [size / 1e9, "m"] for axis, size in zip("xyz", layers.resolution_nm, strict=True)},
+        "position": [centre / size for centre, size in zip(centre_nm, layers.resolution_nm, strict=True)],
         "crossSectionScale": _SLICE_NM_PER_PIXEL / voxel_nm,
         "projectionScale": _VIEW_HEIGHT_NM / voxel_nm,
         "layers": shown,

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from somatic.features import SCHEMA
-from somatic.quality import FLAG_COLUMNS, NUMERIC, is_position
+from somatic.features import FEATURES_OF_SHAPE, SCHEMA
+from somatic.results.flags import FLAG_COLUMNS
 
 NONE = -1
 """Stands for null, since the format has none and JSON no NaN; no feature is negative."""
@@ -29,12 +29,12 @@ def segment_properties(features: pa.Table, flags: pa.Table) -> dict[str, Any]:
     Returns
     -------
     dict
-        Each numeric feature that is no position as a number, `NONE` where it is null, and status and flags as tags.
+        Each feature of `FEATURES_OF_SHAPE` as a number, `NONE` where it is null, and status and flags as tags.
         Features that no cell has are left out.
     """
     has_mesh = pc.is_valid(features["soma_volume_um"])
     features, flags = features.filter(has_mesh), flags.filter(has_mesh)
-    properties = [_number(features, name) for name in NUMERIC if not is_position(name)]
+    properties = [_number(features, name) for name in FEATURES_OF_SHAPE]
     return {
         "@type": "neuroglancer_segment_properties",
         "inline": {

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 from somatic.cell import Cell, cell_box, empty_row, extract_cell
 from somatic.cutout import Segmentation
-from somatic.errors import DegenerateMesh, SomaticError, StoreError, UnexpectedError
+from somatic.errors import SomaticError, StoreError, UnexpectedError
 from somatic.features import Row
 from somatic.nucleus import NucleusLayer
 from somatic.results.mesh_layer import MeshLayer
@@ -22,7 +21,29 @@ from somatic.volume.file_cache import FileCache
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the cells of a dataset are measured from, in a form that travels to another process."""
+    """What the cells of a dataset are measured from, in a form that travels to another process.
+
+    Attributes
+    ----------
+    segmentation : str
+        As cloud-volume takes it. Of a graph, the watershed for cells that have their leaves.
+    mip : int
+        Which of its resolutions.
+    radius_nm : float
+        Half the side of a cutout.
+    materialization_version : int
+        Noted in the rows.
+    definitions : {"published", "corrected"}
+        Which the numbers follow.
+    nucleus_segmentation : str or None
+        Layer of the nuclei, as cloud-volume takes it; None leaves their columns null.
+    synapses : Synapses or None
+        At least those onto the cells in their cutouts; None leaves their columns null.
+    meshes : str or None
+        URL of the layer in which soma meshes are stored; None stores none.
+    file_cache : str or None
+        Folder where files of the segmentation are kept for the cells that follow; None keeps none.
+    """
 
     segmentation: str
     mip: int
@@ -126,7 +147,6 @@ class CellMeasurer:
                 definitions=inputs.definitions,
                 when_read=when_read,
             )
-            check_finite(measured.row)
             if self._meshes and measured.soma is not None:
                 with measured.stage("store"):
                     self._meshes.put(cell.nucleus_id, measured.soma)
@@ -150,16 +170,3 @@ def failed_row(cell: Cell, materialization_version: int, definitions: str, error
     row["status"] = "failed"
     row["reason"] = str(error)
     return row
-
-
-def check_finite(row: Row) -> None:
-    """Refuse the row of a mesh that is so flat that a measure of it is not a number.
-
-    Raises
-    ------
-    DegenerateMesh
-        Names the column.
-    """
-    for name, value in row.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise DegenerateMesh(f"{name} is {value}: the mesh has no volume or no area")

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from somatic.features import feature_table
-from somatic.quality import FLAG_COLUMNS, count_flags, find_flags, marks, put_flags
+from somatic.results.flags import FLAG_COLUMNS, count_flags, find_flags, marks, put_flags
 from somatic.results.parquet import table_from_parquet
 from somatic.results.store import ResultStore
 

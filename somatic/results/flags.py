@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from somatic.features import COLUMNS, MEASURED, SCHEMA, Column
+from somatic.features import COLUMNS, Column
 from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
 
@@ -36,14 +36,6 @@ FLAG_COLUMNS = (
 """Why to look at a cell; each is false where the number that it asks for is null."""
 
 _FLAG_SCHEMA = pa.schema([COLUMNS[0].field, *(column.field for column in FLAG_COLUMNS)])
-
-NUMERIC = tuple(name for name in MEASURED if not pa.types.is_boolean(SCHEMA.field(name).type))
-"""Features that are numbers; the others are yes or no."""
-
-
-def is_position(name: str) -> bool:
-    """Whether a column is a coordinate, which tells where a cell is and not what it is like."""
-    return name.endswith(("_x_nm", "_y_nm", "_z_nm"))
 
 
 def marks(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
