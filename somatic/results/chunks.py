@@ -13,8 +13,8 @@ from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
 from somatic.software import code_version
 
-STAGES = ("read", "mask", "mesh", "measure", "synapses", "nucleus", "folds")
-"""Stages of a cell whose seconds are noted, in the order they run."""
+STAGES = ("nucleus", "folds", "read", "mask", "mesh", "synapses", "store")
+"""Stages of a cell (`somatic.cell.Measured.stage`) whose seconds are noted, in the order they run."""
 
 PROVENANCE_COLUMNS = (
     Column("source", pa.string(), "", "computed, or carried from soma_version; null when nothing was"),
@@ -36,7 +36,7 @@ PROVENANCE_COLUMNS = (
     Column("nucleus_version", pa.int64(), "", "the same of the nucleus"),
     Column("soma_fingerprint", pa.string(), "", "hash of all that the soma's numbers but its synapses depend on"),
     Column("nucleus_fingerprint", pa.string(), "", "hash of all that the nucleus's numbers depend on"),
-    Column("synapse_hash", pa.string(), "", "hash of ids and positions of the synapses in the cutout"),
+    Column("synapse_hash", pa.string(), "", "hash of ids, positions, sizes and voxel size of synapses in the cutout"),
     Column("features_version", pa.int64(), "", "FEATURES_VERSION of somatic", nullable=False),
     Column("code_version", pa.string(), "", "version of somatic, with the commit in a checkout", nullable=False),
 )
