@@ -18,10 +18,10 @@ from benchmarks.full_size import FAILED_OF, FIRST_ROOT, VOLUME_UM
 from somatic.features import COLUMNS, SCHEMA
 from somatic.quality import put_flags
 from somatic.report.overview import put_report
-from somatic.results.collect import PROVENANCE_SCHEMA
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
+from somatic.results.table import PROVENANCE_SCHEMA
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -24,7 +24,7 @@ from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
 from somatic.quality import put_flags
 from somatic.results.changes import count_changes, put_changes
-from somatic.results.collect import Collected, collect, reasons_of
+from somatic.results.collect import gather, reasons_of
 from somatic.results.cost import Cost, load_cost
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.mesh_layer import MeshLayer
@@ -34,6 +34,7 @@ from somatic.results.places import MESHES
 from somatic.results.runs import Run
 from somatic.results.segment_properties import segment_properties
 from somatic.results.store import ResultStore
+from somatic.results.table import Collected, put_tables
 from somatic.tables import Nuclei
 from tasks.markdown import CellUrl, changes_markdown, cost_markdown
 from tasks.transient import PATIENTLY
@@ -67,14 +68,18 @@ def collect_features(
         What the run cost, by what its processes have noted.
     """
     store = extraction.store
-    collected = collect(
+    collected = put_tables(
         store,
         plan,
-        nuclei,
-        materialization_version=extraction.version,
-        definitions=extraction.dataset.definitions,
-        memory_bytes=memory_bytes,
-        fault=str(fault) if isinstance(fault, SomaticError) else None,
+        gather(
+            store,
+            plan,
+            nuclei,
+            materialization_version=extraction.version,
+            definitions=extraction.dataset.definitions,
+            memory_bytes=memory_bytes,
+            fault=str(fault) if isinstance(fault, SomaticError) else None,
+        ),
     )
     # The table is as large as what the report reads, and pyarrow would keep its memory.
     pa.default_memory_pool().release_unused()

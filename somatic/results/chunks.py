@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from somatic.features import COLUMNS, FEATURES_VERSION, Column, Row
 from somatic.results.parquet import parquet_bytes
+from somatic.results.places import ATTEMPTS, CHUNKS
 from somatic.results.store import ResultStore
 from somatic.software import code_version
 
@@ -128,10 +129,10 @@ def put_rows(store: ResultStore, rows: Iterable[Row], run_id: str, trial: int = 
     done = _table(final, run_id)
     if final:
         # A chunk file is never written over: one of this name holds the same cells at the same attempt.
-        store.put_new(f"chunks/{done['chunk'][0]}.parquet", parquet_bytes(done))
+        store.put_new(f"{CHUNKS}/{done['chunk'][0]}.parquet", parquet_bytes(done))
     if transient:
         tried = _table(transient, run_id)
-        store.put(f"attempts/{run_id}/{tried['chunk'][0]}-{trial}.parquet", parquet_bytes(tried))
+        store.put(f"{ATTEMPTS}/{run_id}/{tried['chunk'][0]}-{trial}.parquet", parquet_bytes(tried))
     return done
 
 

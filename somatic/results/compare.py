@@ -14,6 +14,7 @@ import pyarrow.feather
 from somatic.errors import DatasetError
 from somatic.features import MEASURED
 from somatic.results.parquet import table_from_parquet
+from somatic.results.places import FEATURES
 from somatic.results.store import ResultStore
 
 _EXACT_IN_FLOAT = 2**53
@@ -147,7 +148,7 @@ def _exact_ids(values: pd.Series, where: str) -> pd.Index:
 def _read(url: str) -> tuple[pd.DataFrame, str]:
     """Table at a URL, and what it is called."""
     if not url.endswith((".parquet", ".feather", ".csv", ".csv.gz")):
-        url = f"{url.rstrip('/')}/features.parquet"
+        url = f"{url.rstrip('/')}/{FEATURES}"
     folder, _, name = url.rpartition("/")
     store = ResultStore(folder or ("/" if url.startswith("/") else "."))
     data = store.get(name)

@@ -14,6 +14,7 @@ from somatic.errors import CellKilled
 from somatic.planning.plan import NULL, check_known
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
+from somatic.results.places import CHUNKS
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
 
@@ -211,7 +212,7 @@ class Ledger:
 
 def chunk_names(store: ResultStore) -> list[str]:
     """Names of all chunk files of a store, sorted."""
-    return [_file_name(name.removesuffix(".parquet")) for name in store.names("chunks") if name.endswith(".parquet")]
+    return [_file_name(name.removesuffix(".parquet")) for name in store.names(CHUNKS) if name.endswith(".parquet")]
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -220,7 +221,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _file_name(chunk: str) -> str:
-    return f"chunks/{chunk}.parquet"
+    return f"{CHUNKS}/{chunk}.parquet"
 
 
 def _cell(identity: Sequence[int | None]) -> _Cell:

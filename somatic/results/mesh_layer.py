@@ -9,6 +9,7 @@ import trimesh
 from cloudvolume import Mesh
 
 from somatic.cutout import Segmentation
+from somatic.results.json_object import object_from_json
 from somatic.results.store import ResultStore
 
 _INFO = "info"
@@ -60,7 +61,9 @@ class MeshLayer:
         """
         # A viewer that finds them named in the info must find them.
         self._store.put(f"{_PROPERTIES}/info", json.dumps(properties, separators=(",", ":"), allow_nan=False).encode())
-        self._store.put(_INFO, _json(json.loads(self._store.get(_INFO)) | {"segment_properties": _PROPERTIES}))
+        what = "info of a layer; delete it and run again"
+        info = object_from_json(self._store.get(_INFO), self._store.url_of(_INFO), what)
+        self._store.put(_INFO, _json(info | {"segment_properties": _PROPERTIES}))
 
     def put(self, nucleus_id: int, mesh: trimesh.Trimesh) -> None:
         """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants)."""

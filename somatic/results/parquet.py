@@ -80,3 +80,12 @@ def get_tables(store: ResultStore, names: Sequence[str], columns: Sequence[str] 
     with ThreadPoolExecutor(max_workers=16) as pool:
         for start in range(0, len(names), _AT_ONCE):
             yield from pool.map(get, names[start : start + _AT_ONCE])
+
+
+def shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema, in its order and types; null where the table, as one of an older somatic, has none."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -1,9 +1,8 @@
 """Where results lie: files below one URL, in a folder or in a bucket (any fsspec URL)."""
 
 import contextlib
+import copy
 import errno
-import hashlib
-import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -63,6 +62,12 @@ class ResultStore:
     def url_of(self, name: str) -> str:
         """URL of one file or folder below the store."""
         return f"{self.url}/{name}"
+
+    def below(self, folder: str) -> "ResultStore":
+        """The store of a folder in this one; it shares the connections."""
+        found = copy.copy(self)
+        found._root, found.url = self._path(folder), self.url_of(folder)
+        return found
 
     def put(self, name: str, data: bytes, *, timeout_s: float = 300, patience_s: float = PATIENCE_S) -> None:
         """Write a whole file; who reads at the same time gets the old bytes or the new ones, never a part.
@@ -167,39 +172,6 @@ class ResultStore:
             call = getattr(self._fs, f"_{method}")
             return sync(self._fs.loop, call, self._path(name), *args, timeout=timeout_s, **kwargs)
         return getattr(self._fs, method)(self._path(name), *args, **kwargs)
-
-
-def open_store(root_url: str, dataset_name: str, version: int, config: str) -> ResultStore:
-    """Store of the results of one dataset, materialization version and configuration (`config_hash`)."""
-    return ResultStore(f"{root_url.rstrip('/')}/{dataset_name}/v{version}/{config}")
-
-
-def config_hash(
-    definitions: str, mip: int, cutout_radius_um: float, features_version: int, segmentation_kind: str
-) -> str:
-    """Short name of what changes numbers on purpose, 8 hexadecimal digits.
-
-    Parameters
-    ----------
-    definitions : {"published", "corrected"}
-        Which definitions the features follow.
-    mip : int
-        Of the segmentation.
-    cutout_radius_um : float
-        Half the side of the cutout.
-    features_version : int
-        `somatic.features.FEATURES_VERSION`.
-    segmentation_kind : {"flat", "graph"}
-        A flat copy is downsampled, so its voxels differ from those of the graph.
-    """
-    parts = {
-        "definitions": definitions,
-        "mip": int(mip),
-        "cutout_radius_um": float(cutout_radius_um),
-        "features_version": int(features_version),
-        "segmentation_kind": segmentation_kind,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
