@@ -17,6 +17,10 @@ class DatasetError(PermanentError):
     """A dataset file, or a table that it names, is not what it must be."""
 
 
+class NoSuchColumn(DatasetError):
+    """A table lacks a column."""
+
+
 class CaveError(PermanentError):
     """CAVE refused a request for good: unknown name, expired version, malformed query."""
 
