@@ -57,9 +57,6 @@ class Ledger:
         self._read: set[str] = set()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._done)
-
     @classmethod
     def load(cls, store: ResultStore, memory_bytes: int | None = None) -> "Ledger":
         """Read the chunk files of a store.
