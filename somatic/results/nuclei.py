@@ -3,7 +3,7 @@
 import pandas as pd
 import pyarrow as pa
 
-from somatic.errors import StoreError
+from somatic.errors import StoreError, one_line
 from somatic.results.parquet import parquet_bytes, table_from_parquet
 from somatic.results.places import NUCLEI
 from somatic.results.store import ResultStore
@@ -45,5 +45,5 @@ def load_nuclei(store: ResultStore, resolution_nm: Resolution) -> Nuclei:
         frame = table.cast(_SCHEMA).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get, ignore_metadata=True)
         frame = frame.astype({"nucleus_id": "int64", "root_id": "int64"})
     except (pa.ArrowException, ValueError) as error:
-        raise StoreError(f"{where} is no table of nuclei ({error}); extract this version again") from error
+        raise StoreError(f"{where} is no table of nuclei ({one_line(error)}); extract this version again") from error
     return Nuclei(frame, resolution_nm)

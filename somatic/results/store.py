@@ -17,7 +17,7 @@ from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from somatic.errors import StoreError, StoreUnavailable
+from somatic.errors import StoreError, StoreUnavailable, one_line
 
 _PASSING = {errno.EREMOTEIO, errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 """Error numbers that may be gone a little later; s3fs gives EREMOTEIO for a 500 and EBUSY for 409 and 503."""
@@ -187,7 +187,7 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, root = url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise StoreError(f"{url}: {_one_line(error)}; results can lie in a folder or at s3://...") from error
+        raise StoreError(f"{url}: {one_line(error)}; results can lie in a folder or at s3://...") from error
     return fs, cast(str, root)
 
 
@@ -233,9 +233,9 @@ def _as_store_error(error: Exception, where: str, verb: str) -> StoreError | Sto
     if _s3_code(error) == "NoSuchBucket":
         return StoreError(f"{start}: there is no bucket {bucket}; create it or choose another place")
     if _is_passing(error):
-        return StoreUnavailable(f"{start} for now: {_one_line(error)}; try again later")
+        return StoreUnavailable(f"{start} for now: {_said(error)}; try again later")
     advice = "check its permissions and your credentials" if isinstance(error, PermissionError) else "check it"
-    return StoreError(f"{start}: {_one_line(error)}; {advice} or choose another place")
+    return StoreError(f"{start}: {_said(error)}; {advice} or choose another place")
 
 
 def _is_passing(error: Exception) -> bool:
@@ -257,8 +257,8 @@ def _s3_code(error: BaseException | None) -> str | None:
     return response.get("Error", {}).get("Code") if response else None
 
 
-def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if isinstance(error, TimeoutError) and not text:
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
-    return " ".join(text.split()).rstrip(".") or type(error).__name__
+    text = one_line(error.strerror) if isinstance(error, OSError) and error.strerror else one_line(error)
+    return text.rstrip(".")
