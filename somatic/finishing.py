@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from somatic.extraction import Extraction
+from somatic.planning.estimate import Estimate
 from somatic.planning.plan import Plan
 from somatic.quality import put_flags
 from somatic.results.changes import count_changes, put_changes
@@ -54,6 +55,7 @@ def finish(
     plan: Plan,
     nuclei: Nuclei,
     run: Run,
+    everything: Estimate,
     *,
     memory_bytes: int | None = None,
     fault: str | None = None,
@@ -70,6 +72,8 @@ def finish(
         All nuclei of the dataset at this version.
     run : Run
         What the manifest and the cost are about.
+    everything : Estimate
+        Of the plan, with every cell missing.
     memory_bytes, fault
         As for `somatic.results.collect.gather`.
 
@@ -100,7 +104,7 @@ def finish(
     _put_derived(extraction, collected.features)
     names = (NUCLEI, FLAGS) if changes is None else (NUCLEI, FLAGS, CHANGES)
     files = {FEATURES: collected.features, **{name: store.get(name) for name in names}}
-    cost = load_cost(store, run.id, extraction.estimate(plan, plan.rows, run.chunks_per_shard))
+    cost = load_cost(store, run.id, everything)
     finished = datetime.now(UTC)
     put_manifest(
         store,

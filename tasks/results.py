@@ -58,7 +58,8 @@ def collect_features(
         What the run cost, by what its processes have noted.
     """
     said = str(fault) if isinstance(fault, SomaticError) else None
-    finished = finish(extraction, plan, nuclei, run, memory_bytes=memory_bytes, fault=said)
+    everything = extraction.estimate(plan, plan.rows, run.chunks_per_shard)
+    finished = finish(extraction, plan, nuclei, run, everything, memory_bytes=memory_bytes, fault=said)
     if error := finished.report_fault:
         url = extraction.store.url
         get_run_logger().warning(

@@ -62,7 +62,7 @@ def test_from_the_plan_to_the_report(extraction: Extraction, nuclei: Nuclei, two
     synapses = extraction.synapses_of(cells_of(shard.missing, shard.resolution_nm))
     put_rows(store, extraction.extract(shard.missing, shard.resolution_nm, synapses=synapses), run.id)
 
-    finished = finish(extraction, planned.plan, nuclei, run)
+    finished = finish(extraction, planned.plan, nuclei, run, planned.estimate)
     counts = finished.collected.planned
     assert (counts.total, counts.ok, counts.skipped, counts.complete) == (2, 1, 1, True)
     assert (finished.cost.cells_computed, finished.changes, finished.report_fault) == (1, None, None)
@@ -89,7 +89,7 @@ def test_a_report_that_fails(
 
     monkeypatch.setattr(somatic.report.overview, "put_report", fail)
     planned = prepare(extraction, nuclei, two, run)
-    finished = finish(extraction, planned.plan, nuclei, run, fault="somebody stopped it")
+    finished = finish(extraction, planned.plan, nuclei, run, planned.estimate, fault="somebody stopped it")
     assert finished.report is None
     assert str(finished.report_fault) == "no plot today"
     assert set(finished.collected.failures["reason"]) == {"not measured yet: somebody stopped it"}
