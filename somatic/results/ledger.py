@@ -84,7 +84,13 @@ class Ledger:
         return ledger
 
     def put_snapshot(self, store: ResultStore, name: str) -> None:
-        """Write what is known to be done into one file, for `load_snapshot` in other processes."""
+        """Write what is known to be done into one file, for `load_snapshot` in other processes.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It was not written, for good or for now.
+        """
         with self._lock:
             done = list(self._done.items())
         rows = [
@@ -101,7 +107,13 @@ class Ledger:
         store.put(name, parquet_bytes(pa.Table.from_pylist(rows, schema=_SNAPSHOT_SCHEMA)))
 
     def read_new(self, store: ResultStore) -> int:
-        """Read the chunk files that are not known yet; give how many there were."""
+        """Read the chunk files that are not known yet; give how many there were.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            A file could not be read, for good or for now.
+        """
         names = [name for name in chunk_names(store) if name not in self._read]
         for table in get_tables(store, names, _SNAPSHOT_SCHEMA.names):
             self.add(table)
@@ -208,7 +220,13 @@ class Ledger:
 
 
 def chunk_names(store: ResultStore) -> list[str]:
-    """Names of all chunk files of a store, sorted."""
+    """Names of all chunk files of a store, sorted.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        The place could not be read, for good or for now.
+    """
     return [_file_name(name.removesuffix(".parquet")) for name in store.names(CHUNKS) if name.endswith(".parquet")]
 
 

@@ -30,7 +30,13 @@ class MeshLayer:
         self._store = ResultStore(url)
 
     def put_info(self, segmentation: Segmentation) -> None:
-        """Write what Neuroglancer and cloud-volume must know: the bounds of the segmentation, and where meshes lie."""
+        """Write what Neuroglancer and cloud-volume must know: the bounds of the segmentation, and where meshes lie.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            They were not written, for good or for now.
+        """
         bounds = segmentation.bounds
         scale = {
             "key": "none",
@@ -66,7 +72,13 @@ class MeshLayer:
         self._store.put(_INFO, _json(info | {"segment_properties": _PROPERTIES}))
 
     def put(self, nucleus_id: int, mesh: trimesh.Trimesh) -> None:
-        """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants)."""
+        """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants).
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It was not stored, for good or for now.
+        """
         data = Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32), segid=nucleus_id)
         # The manifest comes last: who finds it finds the fragment that it names.
         fragment = _fragment(nucleus_id)

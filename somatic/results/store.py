@@ -89,6 +89,11 @@ class ResultStore:
 
         Two writers at the same moment may both write. That is harmless for the files this is for: equal names
         mean equal content, or the same cells measured twice.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It could not be looked for or not be written, for good or for now and for `PATIENCE_S`.
         """
         if _patiently(PATIENCE_S)(self.exists, name):
             return False
@@ -121,7 +126,13 @@ class ResultStore:
             self._call("cp_file", name, other._path(name))
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Whether there is such a file or folder.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The place could not be read, for good or for now.
+        """
         with _explained(self.url_of(name), "read"):
             try:
                 self._call("info", name)
@@ -132,7 +143,13 @@ class ResultStore:
             return True
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files and folders in a folder ("" for the store itself), sorted; none when there is none."""
+        """Names of the files and folders in a folder ("" for the store itself), sorted; none when there is none.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The place could not be read, for good or for now.
+        """
         with _explained(self.url_of(folder), "read"):
             try:
                 found = self._call("ls", folder, detail=False)
