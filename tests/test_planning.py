@@ -145,7 +145,7 @@ def test_a_run_of_a_newer_somatic(store_url: str) -> None:
 
 
 def test_a_run_of_an_older_somatic(store_url: str) -> None:
-    """It lacks what was not noted then, and has the time zone that it had."""
+    """It lacks what was not noted then; the moment is the same in any time zone."""
     results = ResultStore(store_url)
     older = {"id": "r1", "version": 1300, "config": "0a1b2c3d", "plan": None, "chunks_per_shard": 20}
     results.put("runs/r1.json", json.dumps(older | {"started": "2026-01-02T05:00:00+02:00"}).encode())

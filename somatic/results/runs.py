@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC
+from dataclasses import asdict, dataclass
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
@@ -76,13 +75,11 @@ def load_run(results: ResultStore, run_id: str) -> Run | None:
     if not results.exists(name):
         return None
     try:
-        run = _RUN.validate_json(results.get(name))
+        return _RUN.validate_json(results.get(name))
     except ValidationError as error:
         raise StoreError(
             f"{results.url_of(name)} is no note of a run; delete it, which costs nothing that was measured"
         ) from error
-    # Arrow takes no time zones of pydantic.
-    return replace(run, started=run.started.astimezone(UTC))
 
 
 def load_runs(results: ResultStore) -> list[Run]:
