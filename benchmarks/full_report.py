@@ -17,11 +17,11 @@ import pyarrow as pa
 from benchmarks.full_size import FAILED_OF, FIRST_ROOT, VOLUME_UM
 from somatic.features import COLUMNS, SCHEMA
 from somatic.report.overview import put_report
-from somatic.results.collect import PROVENANCE_SCHEMA
 from somatic.results.flags import put_flags
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
+from somatic.results.table import PROVENANCE_SCHEMA
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -135,9 +135,9 @@ class Volume:
         from somatic.fingerprints import synapse_hash
         from somatic.planning.plan import make_plan
         from somatic.results.chunks import chunk_row
-        from somatic.results.collect import PROVENANCE_SCHEMA
         from somatic.results.manifest import put_manifest
         from somatic.results.parquet import parquet_bytes
+        from somatic.results.table import PROVENANCE_SCHEMA
         from somatic.synapses import synapses_in_cutout
         from somatic.tables import synapses_from_raw
 

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.options import check_can_write
-from cli.report import Results
+from cli.options import Results, check_can_write
 
 EXAMPLES = (
     "somatic export somatic-results/mine/v0/1a2b3c4d --to csv",

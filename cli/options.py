@@ -13,6 +13,10 @@ DatasetName = Annotated[
         show_default=False,
     ),
 ]
+Results = Annotated[
+    str,
+    typer.Argument(metavar="RESULTS", help="The folder that holds features.parquet; path or URL.", show_default=False),
+]
 Version = Annotated[
     str | None,
     typer.Option(

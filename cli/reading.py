@@ -23,9 +23,10 @@ def read_dataset(name_or_path: str) -> "Dataset":
 
 def open_result_set(results: str) -> "ResultStore":
     """The folder of a table of features, which may be named by the table in it."""
+    from somatic.results.places import FEATURES
     from somatic.results.store import ResultStore
 
-    return ResultStore(results.rstrip("/").removesuffix("/features.parquet"))
+    return ResultStore(results.rstrip("/").removesuffix(f"/{FEATURES}"))
 
 
 def read_features(results: str) -> "pa.Table":
@@ -38,6 +39,7 @@ def read_features(results: str) -> "pa.Table":
     """
     from somatic.features import SCHEMA
     from somatic.results.parquet import table_from_parquet
+    from somatic.results.places import FEATURES
 
     store = open_result_set(results)
-    return table_from_parquet(store.get("features.parquet"), store.url_of("features.parquet"), SCHEMA.names)
+    return table_from_parquet(store.get(FEATURES), store.url_of(FEATURES), SCHEMA.names)

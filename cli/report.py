@@ -1,19 +1,14 @@
 """`somatic report`."""
 
-from typing import Annotated
-
 import typer
+
+from cli.options import Results
 
 EXAMPLES = (
     "somatic report somatic-results/minnie65/v1300/1a2b3c4d",
     "somatic report s3://my-bucket/somatic/minnie65/v1300/1a2b3c4d",
 )
 NOTE = "An extraction writes the report itself; this makes it again, as for results of an earlier somatic."
-
-Results = Annotated[
-    str,
-    typer.Argument(metavar="RESULTS", help="The folder that holds features.parquet; path or URL.", show_default=False),
-]
 
 
 def report(results: Results) -> None:

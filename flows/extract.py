@@ -27,7 +27,7 @@ from somatic.planning.plan import with_nothing_done
 from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
 from somatic.results.base import choose_base
 from somatic.results.collect import reasons_of
-from somatic.results.places import open_results
+from somatic.results.places import FEATURES, open_results
 from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
 from somatic.results.store import ResultStore
@@ -176,7 +176,7 @@ def extract(
     collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, everything, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
-    summary = Summary(title, collected.planned, reasons, store.url, store.url_of("features.parquet"), seconds, cost)
+    summary = Summary(title, collected.planned, reasons, store.url, store.url_of(FEATURES), seconds, cost)
     watcher.on_summary(summary)
     if fault:
         raise fault

@@ -1,5 +1,11 @@
 """The errors of somatic. Whether one is transient decides what is tried again."""
 
+import re
+
+_LONGEST = 200
+# cloud-volume colours the texts of its errors for a terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class SomaticError(Exception):
     """Base of all errors that somatic raises on purpose; its text is one line for a person."""
@@ -15,6 +21,10 @@ class TransientError(SomaticError):
 
 class DatasetError(PermanentError):
     """A dataset file, or a table that it names, is not what it must be."""
+
+
+class NoSuchColumn(DatasetError):
+    """A table lacks a column."""
 
 
 class CaveError(PermanentError):
@@ -95,3 +105,17 @@ class StoreError(PermanentError):
 
 class StoreUnavailable(TransientError):
     """The place for results did not answer."""
+
+
+def one_line(said: BaseException | str) -> str:
+    """What a library or a server says, on one line of at most 200 characters; the type of an error without a text."""
+    text = " ".join(_COLOUR.sub("", str(said)).split())
+    if not text and isinstance(said, BaseException):
+        text = type(said).__name__
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def typed_line(error: BaseException) -> str:
+    """The same of an error, with its type before the text."""
+    name, text = type(error).__name__, one_line(error)
+    return name if text == name else f"{name}: {text}"

@@ -24,8 +24,8 @@ from somatic.nucleus import NucleusLayer
 from somatic.results.base import Base
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.neuroglancer import ViewerLayers
-from somatic.results.places import DEFAULT_RESULTS, MESHES, configuration, open_results
-from somatic.results.store import ResultStore, config_hash, open_store
+from somatic.results.places import DEFAULT_RESULTS, MESHES, config_hash, configuration, open_results, set_name
+from somatic.results.store import ResultStore
 from somatic.source import open_segmentation_url, open_source
 from somatic.synapses import synapses_in_cutout
 from somatic.tables import Nuclei, Resolution, Synapses
@@ -131,12 +131,12 @@ class Extraction:
     @property
     def config_hash(self) -> str:
         """Short hash of `config`, part of where results lie."""
-        return config_hash(**self.config)  # type: ignore[arg-type]
+        return config_hash(self.config)
 
     @cached_property
     def store(self) -> ResultStore:
         """Where the results of this version and configuration lie."""
-        return open_store(self.results, self.dataset.name, self.version, self.config_hash)
+        return open_results(self.dataset, self.results).below(set_name(self.version, self.config_hash))
 
     @cached_property
     def segmentation(self) -> Segmentation:

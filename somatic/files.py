@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from somatic.dataset import FileSource
-from somatic.errors import DatasetError, TransientError
+from somatic.errors import DatasetError, TransientError, one_line
 from somatic.tables import (
     Nuclei,
     Resolution,
@@ -220,12 +220,12 @@ def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
     except PermissionError as error:
         raise DatasetError(f"{where}: no permission to read it") from error
     except (pa.ArrowException, ImportError, ValueError) as error:
-        raise DatasetError(f"{where}: cannot be read as {kind}: {_first_line(error)}") from error
+        raise DatasetError(f"{where}: cannot be read as {kind}: {one_line(error)}") from error
     except Exception as error:
         if "://" in place.removeprefix("file://"):
-            raise TransientError(f"{where}: cannot be read now: {_first_line(error)}; try again later") from error
+            raise TransientError(f"{where}: cannot be read now: {one_line(error)}; try again later") from error
         if isinstance(error, OSError | EOFError):
-            raise DatasetError(f"{where}: cannot be read as {kind}: {_first_line(error)}") from error
+            raise DatasetError(f"{where}: cannot be read as {kind}: {one_line(error)}") from error
         raise
 
 
@@ -307,7 +307,3 @@ def _replace(table: pa.Table, column: str, columns: dict[str, Any]) -> pa.Table:
 def _shown(place: str) -> str:
     """A place as a text may show it: without the query of a URL, where a signature may stand."""
     return place.split("?")[0] if urlsplit(place).scheme else place
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from somatic.errors import DatasetError
+from somatic.errors import DatasetError, NoSuchColumn
 from somatic.files import read_columns
 
 _TABLES = (".csv", ".csv.gz", ".parquet", ".feather")
@@ -40,9 +40,7 @@ def read_nucleus_ids(place: str) -> list[int]:
 def _from_table(place: str) -> set[int]:
     try:
         column = read_columns(place, ids=_COLUMNS[:1], positions=())[_COLUMNS[0]]
-    except DatasetError as error:
-        if "no column" not in str(error):
-            raise
+    except NoSuchColumn:
         column = read_columns(place, ids=_COLUMNS[1:], positions=())[_COLUMNS[1]]
     if column.isna().any() or not np.issubdtype(column.to_numpy().dtype, np.integer):
         raise DatasetError(f"{place}: column {column.name} must hold an integer in every row")

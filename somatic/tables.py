@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from somatic.errors import DatasetError
+from somatic.errors import DatasetError, NoSuchColumn
 
 Ids = npt.NDArray[np.int64]
 Resolution = tuple[float, float, float]
@@ -154,11 +154,11 @@ def position_columns(columns: Sequence[str] | pd.Index, position: str) -> list[s
     return [position] if position in columns else []
 
 
-def no_such_column(column: str, columns: Sequence[str] | pd.Index, where: str) -> DatasetError:
+def no_such_column(column: str, columns: Sequence[str] | pd.Index, where: str) -> NoSuchColumn:
     """Say that a table lacks a column, and which it has."""
     names = [" ".join(str(name).split()) for name in columns[:_MOST_NAMES]]
     more = f" and {len(columns) - _MOST_NAMES} more" if len(columns) > _MOST_NAMES else ""
-    return DatasetError(f"{where}: no column {column}; the table has {', '.join(names)}{more}")
+    return NoSuchColumn(f"{where}: no column {column}; the table has {', '.join(names)}{more}")
 
 
 def _roots(raw: pd.DataFrame, column: str, where: str) -> Ids:

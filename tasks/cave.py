@@ -1,11 +1,10 @@
 """Asking for the nuclei."""
 
-import pyarrow as pa
 from prefect import task
 
 from somatic.cell import Cell
 from somatic.extraction import Extraction
-from somatic.results.parquet import parquet_bytes
+from somatic.results.nuclei import put_nuclei
 from somatic.tables import Nuclei, Synapses
 from tasks.transient import PATIENTLY
 
@@ -18,8 +17,7 @@ from tasks.transient import PATIENTLY
 def query_nuclei(title: str, extraction: Extraction) -> Nuclei:  # noqa: ARG001 - names the task run
     """Ask for all nuclei and keep them beside the results, as they came."""
     nuclei = extraction.source.nuclei()
-    table = pa.Table.from_pandas(nuclei.frame, preserve_index=False).replace_schema_metadata(None)
-    extraction.store.put("nuclei.parquet", parquet_bytes(table))
+    put_nuclei(extraction.store, nuclei)
     return nuclei
 
 

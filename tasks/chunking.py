@@ -3,10 +3,8 @@
 from prefect import task
 
 from somatic.extraction import Extraction
-from somatic.planning.plan import save_plan, skipped_rows
-from somatic.planning.shards import Planned, Selection, plan_extraction, snapshot_name
-from somatic.results.chunks import put_rows
-from somatic.results.ledger import Ledger
+from somatic.planning.prepare import prepare
+from somatic.planning.shards import Planned, Selection
 from somatic.results.runs import Run
 from somatic.tables import Nuclei
 from tasks.transient import PATIENTLY
@@ -25,17 +23,5 @@ def plan_chunks(
     run: Run,
     memory_bytes: int | None,
 ) -> Planned:
-    """Plan, store the plan, and store the rows of the nuclei that are skipped."""
-    store = extraction.store
-    ledger = Ledger.load(store, memory_bytes)
-    planned = plan_extraction(
-        extraction, nuclei, selection, ledger, chunks_per_shard=run.chunks_per_shard, plan_hash=run.plan
-    )
-    save_plan(store, planned.plan)
-    rows = planned.ledger.missing(planned.plan.rows)
-    skipped = skipped_rows(rows, nuclei.resolution_nm, extraction.version, extraction.dataset.definitions)
-    if skipped:
-        planned.ledger.add(put_rows(store, skipped, run.id))
-    extraction.put_mesh_layer()
-    ledger.put_snapshot(store, snapshot_name(run.id))
-    return planned
+    """Plan, and store what shards need to know."""
+    return prepare(extraction, nuclei, selection, run, memory_bytes)

@@ -4,12 +4,10 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import httpx
-import pyarrow as pa
 from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -20,21 +18,16 @@ from prefect.artifacts import (
 
 from somatic.errors import SomaticError
 from somatic.extraction import Extraction
+from somatic.finishing import Finished, finish
 from somatic.planning.estimate import Estimate
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
-from somatic.results.changes import count_changes, put_changes
-from somatic.results.collect import Collected, collect, reasons_of
-from somatic.results.cost import Cost, load_cost
-from somatic.results.flags import put_flags
-from somatic.results.manifest import make_manifest, put_manifest
-from somatic.results.mesh_layer import MeshLayer
+from somatic.results.collect import reasons_of
+from somatic.results.cost import Cost
 from somatic.results.neuroglancer import cell_url
-from somatic.results.parquet import table_from_parquet
-from somatic.results.places import MESHES
+from somatic.results.places import FEATURES
 from somatic.results.runs import Run
-from somatic.results.segment_properties import segment_properties
-from somatic.results.store import ResultStore
+from somatic.results.table import Collected
 from somatic.tables import Nuclei
 from tasks.markdown import changes_markdown, cost_markdown
 from tasks.transient import PATIENTLY
@@ -57,10 +50,9 @@ def collect_features(
     everything: Estimate,
     fault: Exception | None,
 ) -> tuple[Collected, Cost]:
-    """Write the table, its provenance and its manifest, and say in the UI how it came out.
+    """Write the table and all that follows from it, and say in the UI how it came out.
 
-    Where the extraction has a base, also what is different from it. `everything` is what the plan would take if nothing
-    had been done before.
+    `everything` is what the plan would take if nothing had been done before.
 
     Returns
     -------
@@ -69,52 +61,16 @@ def collect_features(
     Cost
         What the run cost, by what its processes have noted.
     """
-    store = extraction.store
-    collected = collect(
-        store,
-        plan,
-        nuclei,
-        materialization_version=extraction.version,
-        definitions=extraction.dataset.definitions,
-        memory_bytes=memory_bytes,
-        fault=str(fault) if isinstance(fault, SomaticError) else None,
-    )
-    # The table is as large as what the report reads, and pyarrow would keep its memory.
-    pa.default_memory_pool().release_unused()
-    changes = put_changes(store, extraction.base.store) if extraction.base else None
-    files = {"features.parquet": collected.features, "nuclei.parquet": store.get("nuclei.parquet")}
-    if changes is not None:
-        files["changes.parquet"] = store.get("changes.parquet")
-    _put_derived(extraction, collected)
-    files["flags.parquet"] = store.get("flags.parquet")
-    cost = load_cost(store, run.id, everything)
-    finished = datetime.now(UTC)
-    put_manifest(
-        store,
-        make_manifest(
-            dataset=extraction.dataset.model_dump(mode="json", exclude_none=True),
-            materialization_version=extraction.version,
-            materialization_timestamp=extraction.source.timestamp,
-            config=extraction.config,
-            config_hash=extraction.config_hash,
-            layers={
-                "segmentation": extraction.segmentation_url,
-                "nuclei": extraction.source.nucleus_segmentation,
-                "resolution_nm": plan.resolution_nm,
-            },
-            plan_hash=plan.hash,
-            counts=_counts(collected, len(nuclei.frame)),
-            files=files,
-            started=run.started,
-            finished=finished,
-            cost=cost.as_dict(),
-            changes={"base": run.base, **count_changes(changes)} if changes is not None else None,
-        ),
-    )
-    report = _put_report(store)
+    said = str(fault) if isinstance(fault, SomaticError) else None
+    finished = finish(extraction, plan, nuclei, run, everything, memory_bytes=memory_bytes, fault=said)
+    if error := finished.report_fault:
+        url = extraction.store.url
+        get_run_logger().warning(
+            "no report was written (%s: %s); somatic report %s makes it", type(error).__name__, error, url
+        )
     with _if_the_server_answers():
-        _tell(title, extraction, plan, collected, cost, changes, report, (finished - run.started).total_seconds())
-    return collected, cost
+        _tell(title, extraction, plan, finished)
+    return finished.collected, finished.cost
 
 
 class ProgressArtifact:
@@ -154,53 +110,8 @@ def _if_the_server_answers() -> Iterator[None]:
         get_run_logger().warning("Prefect's server could not be told how it goes: %s", error)
 
 
-def _put_derived(extraction: Extraction, collected: Collected) -> None:
-    """Write what follows from the features alone: flags.parquet and, with meshes, their segment properties."""
-    store = extraction.store
-    features = table_from_parquet(collected.features, store.url_of("features.parquet"))
-    flags = put_flags(store, features)
-    if extraction.with_meshes:
-        MeshLayer(store.url_of(MESHES)).put_properties(segment_properties(features, flags))
-
-
-def _put_report(store: ResultStore) -> str | None:
-    """Write report.html and give its URL; None where that failed, since the table is there without it."""
-    try:
-        # What draws takes its time to import, and only here is anything drawn.
-        from somatic.report.overview import put_report
-
-        return put_report(store)
-    except Exception as error:
-        get_run_logger().warning(
-            "no report was written (%s: %s); somatic report %s makes it", type(error).__name__, error, store.url
-        )
-        return None
-
-
-def _counts(collected: Collected, n_queried: int) -> dict[str, int]:
-    table = collected.table
-    return {
-        "queried": n_queried,
-        "nuclei": table.total,
-        "ok": table.ok,
-        "failed": table.failed,
-        "failed_transient": table.transient,
-        "skipped": table.skipped,
-        "planned": collected.planned.total,
-        "carried": table.carried,
-    }
-
-
-def _tell(
-    title: str,
-    extraction: Extraction,
-    plan: Plan,
-    collected: Collected,
-    cost: Cost,
-    changes: pa.Table | None,
-    report: str | None,
-    seconds: float,
-) -> None:
+def _tell(title: str, extraction: Extraction, plan: Plan, finished: Finished) -> None:
+    collected, cost, changes = finished.collected, finished.cost, finished.changes
     failures = collected.failures
     if len(failures):
         # The UI shows numbers as JavaScript does, which loses the last digits of an id.
@@ -222,11 +133,11 @@ def _tell(
         f"| failed for now (run again) | {counts.transient:,} |",
         f"| skipped | {counts.skipped:,} |",
         "",
-        f"Table: `{extraction.store.url_of('features.parquet')}` ({collected.table.total:,} rows), "
-        f"in {duration(seconds)}; {60 * cost.cells_computed / seconds:.3g} cells measured a minute.",
+        f"Table: `{extraction.store.url_of(FEATURES)}` ({collected.table.total:,} rows), "
+        f"in {duration(finished.seconds)}; {60 * cost.cells_computed / finished.seconds:.3g} cells measured a minute.",
     ]
-    if report:
-        lines += ["", f"Report: `{report}`."]
+    if finished.report:
+        lines += ["", f"Report: `{finished.report}`."]
     reasons = list(reasons_of(failures).items())
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]

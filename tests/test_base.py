@@ -9,18 +9,19 @@ from stores import FIRST_ID, RADIUS_NM, made_nuclei, run
 from somatic.errors import PermanentError, StoreError
 from somatic.planning.plan import make_plan
 from somatic.results.base import Base, choose_base
-from somatic.results.collect import collect
+from somatic.results.collect import gather
 from somatic.results.manifest import put_manifest
 from somatic.results.parquet import parquet_bytes, table_from_parquet
 from somatic.results.sets import ResultSet
 from somatic.results.store import ResultStore
+from somatic.results.table import put_tables
 
 SETS = [
-    ResultSet(943, "aaaaaaaa", "", complete=True),
-    ResultSet(1300, "aaaaaaaa", "", complete=True),
-    ResultSet(1300, "bbbbbbbb", "", complete=True),
-    ResultSet(1507, "bbbbbbbb", "", complete=True),
-    ResultSet(1621, "aaaaaaaa", "", complete=False),
+    ResultSet(943, "aaaaaaaa", complete=True),
+    ResultSet(1300, "aaaaaaaa", complete=True),
+    ResultSet(1300, "bbbbbbbb", complete=True),
+    ResultSet(1507, "bbbbbbbb", complete=True),
+    ResultSet(1621, "aaaaaaaa", complete=False),
 ]
 
 
@@ -59,7 +60,8 @@ def base(store_url: str) -> Base:
     nuclei = made_nuclei(6, rootless=[1])
     plan = make_plan(nuclei, radius_nm=RADIUS_NM)
     run(store, plan)
-    collected = collect(store, plan, nuclei, materialization_version=1300, definitions="published")
+    rows = gather(store, plan, nuclei, materialization_version=1300, definitions="published")
+    collected = put_tables(store, plan, rows)
     put_manifest(store, {"sha256": {"features.parquet": collected.sha256}})
     return Base(results, "v1300/aaaaaaaa")
 
@@ -93,3 +95,17 @@ def test_a_provenance_of_other_nuclei(base: Base) -> None:
     put_manifest(base.store, {"sha256": {"features.parquet": hashlib.sha256(data).hexdigest()}})
     with pytest.raises(StoreError, match=r"provenance\.parquet has other nuclei than"):
         base.rows([FIRST_ID])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"sha256": {"features.parq', b"[]", b"{}", b'{"sha256": null}'])
+def test_a_damaged_manifest(base: Base, content: bytes) -> None:
+    """The line names the file and says what to do."""
+    base.store.put("manifest.json", content)
+    with pytest.raises(StoreError, match=r"v1300/aaaaaaaa/manifest\.json is no manifest of somatic; delete it, and "):
+        base.rows([FIRST_ID])
+
+
+def test_what_is_no_name_of_a_result_set(store_url: str) -> None:
+    """A run file that was edited by hand may name anything."""
+    with pytest.raises(PermanentError, match="'v1300' is no name of a result set; expected v<version>/<configuration>"):
+        _ = Base(ResultStore(store_url), "v1300").version

@@ -22,20 +22,20 @@ from somatic.errors import StoreError
 from somatic.features import COLUMNS, SCHEMA
 from somatic.planning.plan import NO_POSITION, NO_ROOT, Plan, make_plan
 from somatic.results.chunks import put_rows
-from somatic.results.collect import NO_RESULT, PROVENANCE_SCHEMA, Collected, collect
+from somatic.results.collect import NO_RESULT, gather
 from somatic.results.ledger import chunk_names
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.parquet import get_tables, parquet_bytes
 from somatic.results.store import ResultStore
+from somatic.results.table import PROVENANCE_SCHEMA, Collected, load_tables, put_tables
 from somatic.software import code_version
 from somatic.tables import Nuclei
 
 
 def collected(store: ResultStore, plan: Plan, nuclei: Nuclei, memory_bytes: int = MEMORY) -> Collected:
     """Collect with the version and definitions of the made-up rows."""
-    return collect(
-        store, plan, nuclei, materialization_version=1300, definitions="published", memory_bytes=memory_bytes
-    )
+    rows = gather(store, plan, nuclei, materialization_version=1300, definitions="published", memory_bytes=memory_bytes)
+    return put_tables(store, plan, rows)
 
 
 def table(store: ResultStore, name: str = "features.parquet") -> pd.DataFrame:
@@ -230,6 +230,41 @@ def test_chunk_file_without_a_newer_column(store_url: str) -> None:
     store.put(old, parquet_bytes(rows.drop_columns(["seconds_folds", "soma_volume_um"])))
     collected(store, plan, nuclei)
     assert table(store)["soma_volume_um"].isna().sum() == 2
+
+
+def test_chunk_file_of_other_stages(store_url: str) -> None:
+    """One with the seconds of a stage that is no more, and without those of a stage that came later, is read."""
+    store = ResultStore(store_url)
+    nuclei = made_nuclei(4)
+    plan = make_plan(nuclei, radius_nm=RADIUS_NM, chunk=2)
+    run(store, plan)
+    old = chunk_names(store)[0]
+    (rows,) = get_tables(store, [old])
+    rows = rows.drop_columns(["seconds_store"]).append_column("seconds_measure", pa.array([1.0, 1.0]))
+    store.put(old, parquet_bytes(rows))
+    collected(store, plan, nuclei)
+    provenance = table(store, "provenance.parquet")
+    assert provenance.columns.tolist() == PROVENANCE_SCHEMA.names
+    assert provenance["seconds_read"].tolist() == [0.5] * 4
+    assert provenance["seconds_store"].isna().all()
+
+
+def test_tables_of_an_older_somatic(store_url: str) -> None:
+    """What it did not note of a row is null, and what nobody notes any more is left out."""
+    store = ResultStore(store_url)
+    nuclei = made_nuclei(4)
+    plan = make_plan(nuclei, radius_nm=RADIUS_NM)
+    run(store, plan)
+    sha256 = collected(store, plan, nuclei).sha256
+    (old,) = get_tables(store, ["provenance.parquet"])
+    old = old.drop_columns(["seconds_store"]).append_column("seconds_measure", pa.nulls(4, pa.float64()))
+    store.put("provenance.parquet", parquet_bytes(old))
+    found = load_tables(store)
+    assert found.provenance.schema.equals(PROVENANCE_SCHEMA)
+    assert found.provenance["seconds_store"].null_count == 4
+    assert found.provenance["seconds_mask"].to_pylist() == [0.25] * 4
+    assert found.features["nucleus_id"].to_pylist() == [FIRST_ID + i for i in range(4)]
+    assert found.sha256 == sha256
 
 
 @settings(max_examples=15, deadline=None)

@@ -14,9 +14,10 @@ from stores import RADIUS_NM, made_nuclei, run
 
 from somatic.errors import DatasetError, StoreError
 from somatic.planning.plan import make_plan
-from somatic.results.collect import collect
+from somatic.results.collect import gather
 from somatic.results.compare import compare
 from somatic.results.store import ResultStore
+from somatic.results.table import put_tables
 
 FIRST_ID = 2**62 + 1
 
@@ -151,7 +152,7 @@ def test_folder_of_results(store_url: str) -> None:
     nuclei = made_nuclei(5, rootless=[2])
     plan = make_plan(nuclei, radius_nm=RADIUS_NM)
     run(store, plan)
-    collect(store, plan, nuclei, materialization_version=1300, definitions="published")
+    put_tables(store, plan, gather(store, plan, nuclei, materialization_version=1300, definitions="published"))
     for url in (store.url, f"{store.url}/"):
         result = compare(url, features([0, 1, 2, 3, 8]))
         row = result.features.loc["soma_volume_um"]

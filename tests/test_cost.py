@@ -6,11 +6,12 @@ import pyarrow as pa
 import pytest
 
 from cli.showing import cost_in_words
+from somatic.errors import StoreError
 from somatic.planning.estimate import Estimate
-from somatic.results.collect import PROVENANCE_SCHEMA
 from somatic.results.cost import Cost, FullRun, load_cost, load_requests, put_requests
 from somatic.results.parquet import parquet_bytes
 from somatic.results.store import ResultStore
+from somatic.results.table import PROVENANCE_SCHEMA
 
 EVERYTHING = Estimate(
     cells=100,
@@ -92,6 +93,15 @@ def test_requests_of_all_processes_of_a_run(store_url: str) -> None:
     put_requests(store, "run", "parent-1", {"metadata": 100})
     assert load_requests(store, "run") == {"leaves": 13, "metadata": 104}
     assert load_requests(store, "another run") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"requests": {"lea', b"{}", b"3"])
+def test_a_damaged_note(store_url: str, content: bytes) -> None:
+    """One line names the file, and says what to do."""
+    store = ResultStore(store_url)
+    store.put("costs/run/shard-1.json", content)
+    with pytest.raises(StoreError, match=r"costs/run/shard-1\.json is no note of the requests of a run; delete it and"):
+        load_requests(store, "run")
 
 
 @pytest.mark.parametrize(

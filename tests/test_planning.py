@@ -1,5 +1,6 @@
 """Shards and what they know, and what a run leaves for its retries."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -131,3 +132,43 @@ def test_runs_are_noted(store_url: str) -> None:
     first.put(results)
     assert load_run(results, first.id) == first
     assert load_runs(results) == [second, first]
+
+
+def test_a_run_of_a_newer_somatic(store_url: str) -> None:
+    """What it notes besides is passed over."""
+    results = ResultStore(store_url)
+    run_of_then = Run("r1", 1300, "0a1b2c3d", None, 20, datetime(2026, 1, 2, tzinfo=UTC), whole=True)
+    run_of_then.put(results)
+    noted = json.loads(results.get("runs/r1.json"))
+    results.put("runs/r1.json", json.dumps(noted | {"colour": {"of": "the moon"}}).encode())
+    assert load_runs(results) == [run_of_then]
+
+
+def test_a_run_of_an_older_somatic(store_url: str) -> None:
+    """It lacks what was not noted then; the moment is the same in any time zone."""
+    results = ResultStore(store_url)
+    older = {"id": "r1", "version": 1300, "config": "0a1b2c3d", "plan": None, "chunks_per_shard": 20}
+    results.put("runs/r1.json", json.dumps(older | {"started": "2026-01-02T05:00:00+02:00"}).encode())
+    assert load_run(results, "r1") == Run("r1", 1300, "0a1b2c3d", None, 20, datetime(2026, 1, 2, 3, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"id": "r1", "version": 13',
+        b"[]",
+        b'{"id": "r1"}',
+        b'{"id": "r1", "version": "new", "config": "0a1b2c3d", "plan": null, "chunks_per_shard": 9, "started": "then"}',
+    ],
+    ids=["empty", "cut", "a list", "too little", "other types"],
+)
+def test_a_damaged_run(store_url: str, content: bytes) -> None:
+    """One line names the file, and says what to do."""
+    results = ResultStore(store_url)
+    results.put("runs/r1.json", content)
+    with pytest.raises(
+        StoreError, match=r"runs/r1\.json is no note of a run; delete it, which costs nothing"
+    ) as caught:
+        load_runs(results)
+    assert "\n" not in str(caught.value)

@@ -13,9 +13,8 @@ from somatic.results.store import ResultStore
 WHOLE = {"queried": 15, "nuclei": 15, "ok": 11, "failed": 1, "failed_transient": 0, "skipped": 3, "planned": 15}
 
 
-def collected(results: ResultStore, version: int, config: str, counts: dict[str, int]) -> str:
-    """Have a manifest stand where an extraction puts it; give the place."""
-    url = results.url_of(f"v{version}/{config}")
+def collected(results: ResultStore, version: int, config: str, counts: dict[str, int]) -> None:
+    """Have a manifest stand where an extraction puts it."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     manifest = make_manifest(
         dataset={"name": "phantom"},
@@ -31,22 +30,21 @@ def collected(results: ResultStore, version: int, config: str, counts: dict[str,
         finished=moment,
         cost={},
     )
-    put_manifest(ResultStore(url), manifest)
-    return url
+    put_manifest(ResultStore(results.url_of(f"v{version}/{config}")), manifest)
 
 
 def test_all_versions_and_configurations(store_url: str) -> None:
     """They come by number of the version, 1300 after 943; files beside them, and other folders, are none."""
     results = ResultStore(store_url)
-    new, old = collected(results, 1300, "0a1b2c3d", WHOLE), collected(results, 943, "aaaaaaaa", WHOLE)
-    flat = collected(results, 1300, "00000000", WHOLE)
+    for version, config in ((1300, "0a1b2c3d"), (943, "aaaaaaaa"), (1300, "00000000")):
+        collected(results, version, config, WHOLE)
     results.put("runs/0a1b2c3d.json", b"{}")
     results.put("v1300/notes.txt", b"by hand")
     results.put("vessels/0a1b2c3d/manifest.json", b"{}")
     assert result_sets(results) == [
-        ResultSet(943, "aaaaaaaa", old, complete=True),
-        ResultSet(1300, "00000000", flat, complete=True),
-        ResultSet(1300, "0a1b2c3d", new, complete=True),
+        ResultSet(943, "aaaaaaaa", complete=True),
+        ResultSet(1300, "00000000", complete=True),
+        ResultSet(1300, "0a1b2c3d", complete=True),
     ]
 
 

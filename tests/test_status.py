@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pyarrow as pa
 import pytest
 from stores import RADIUS_NM, made_nuclei, run
 
 from somatic.errors import PermanentError
 from somatic.planning.plan import Plan, make_plan, save_plan
-from somatic.results.parquet import parquet_bytes
+from somatic.results.nuclei import put_nuclei
 from somatic.results.runs import Run
 from somatic.results.status import read_status
 from somatic.results.store import ResultStore
@@ -20,7 +19,7 @@ def begun(results: ResultStore, n: int, version: int = 1300, minutes_ago: float 
     nuclei = made_nuclei(n, rootless=[0])
     plan = make_plan(nuclei, radius_nm=RADIUS_NM, chunk=3)
     save_plan(store, plan)
-    store.put("nuclei.parquet", parquet_bytes(pa.Table.from_pandas(nuclei.frame, preserve_index=False)))
+    put_nuclei(store, nuclei)
     started = datetime.now(UTC) - timedelta(minutes=minutes_ago)
     Run(f"run-of-{version}", version, "0a1b2c3d", plan.hash, 20, started).put(results)
     return store, plan

@@ -23,7 +23,7 @@ from s3_proxy import S3Proxy
 
 from somatic.errors import StoreError, StoreUnavailable
 from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
-from somatic.results.store import ResultStore, config_hash, open_store
+from somatic.results.store import ResultStore
 
 
 def test_bytes_come_back(store_url: str) -> None:
@@ -138,10 +138,23 @@ def test_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
 
 def test_check_writable_leaves_nothing(store_url: str) -> None:
     """A place that can be written passes the check and is empty afterwards."""
-    store = open_store(store_url, "minnie65", 1300, "0123abcd")
+    store = ResultStore(f"{store_url}/minnie65").below("v1300/0123abcd")
     store.check_writable()
     assert store.names("") == []
     assert store.url == f"{store_url}/minnie65/v1300/0123abcd"
+
+
+def test_a_folder_of_a_store(store_url: str) -> None:
+    """It is a place like one that was opened by its own URL, also for its files, its listing and its parent."""
+    store = ResultStore(f"{store_url}/minnie65/")
+    below = store.below("v1300/0123abcd")
+    below.put("chunks/a", b"x")
+    alone = ResultStore(f"{store_url}/minnie65/v1300/0123abcd")
+    assert below.url == alone.url
+    assert below.url_of("chunks") == alone.url_of("chunks")
+    assert alone.get("chunks/a") == store.get("v1300/0123abcd/chunks/a") == below.get("chunks/a") == b"x"
+    assert below.names("chunks") == ["a"]
+    assert store.names("") == ["v1300"]
 
 
 def test_path_and_file_url_are_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,23 +341,6 @@ def test_password_in_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(StoreError, match="a password does not belong in a URL") as caught:
         ResultStore("s3://key:hunter2@bucket/results")
     assert "hunter2" not in str(caught.value)
-
-
-def test_config_hash_moves_with_each_part() -> None:
-    """Anything that changes numbers makes another folder; how a number is written does not."""
-    base = ("published", 3, 15, 1, "flat")
-    others = [
-        ("corrected", 3, 15, 1, "flat"),
-        ("published", 2, 15, 1, "flat"),
-        ("published", 3, 15.5, 1, "flat"),
-        ("published", 3, 15, 2, "flat"),
-        ("published", 3, 15, 1, "graph"),
-    ]
-    hashes = {config_hash(*parts) for parts in (base, *others)}
-    assert len(hashes) == 6
-    assert config_hash("published", 3, 15.0, 1, "flat") == config_hash(*base)
-    # Written down, since another value would hide all results that exist.
-    assert config_hash(*base) == "aba8410b"
 
 
 def test_parquet_bytes_depend_on_the_values_only() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from somatic.errors import CaveError, CaveTokenError, CaveUnavailable, SomaticError
+from somatic.errors import CaveError, CaveTokenError, CaveUnavailable, SomaticError, one_line, typed_line
 
 TOKEN_VARIABLE = "CAVE_TOKEN"
 LONGEST_RETRY_AFTER_S = 300.0
@@ -20,7 +20,6 @@ _BUSY = re.compile(r"429 Too Many|Too Many Requests", re.IGNORECASE)
 _NOT_FOUND = re.compile(r"404 Not Found|no valid parent|No row was found")
 _PERMANENT = re.compile(r"must be less than|not in model|not found in")
 _TRANSIENT_STATUS = frozenset({408, 425})
-_LONGEST_MESSAGE = 200
 
 
 class CaveBusy(CaveUnavailable):
@@ -61,7 +60,7 @@ def translated(error: Exception, what: str, server: str) -> SomaticError:
     from caveclient.base import ServerIncompatibilityError
 
     if isinstance(error, ServerIncompatibilityError):
-        return CaveError(f"{what}: CAVE at {server} is too old: {_one_line(str(error))}")
+        return CaveError(f"{what}: CAVE at {server} is too old: {one_line(error)}")
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return _from_response(error.response, what, server)
     asked = getattr(error, "request", None)
@@ -74,7 +73,7 @@ def translated(error: Exception, what: str, server: str) -> SomaticError:
         return CaveUnavailable(
             f"{what}: CAVE at {host} cannot be reached ({_reason(error)}); check the address and the network"
         )
-    problem = f"{type(error).__name__}: {_one_line(str(error))}"
+    problem = typed_line(error)
     return CaveUnavailable(f"{what}: the answer of CAVE at {host} cannot be read ({problem}); try again later")
 
 
@@ -145,12 +144,7 @@ def _message(response: requests.Response) -> str:
     token = authorization.removeprefix("Bearer ")
     if token:
         text = text.replace(token, "(the token)")
-    return _one_line(text)
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
+    return one_line(text)
 
 
 def _reason(error: Exception) -> str:
@@ -158,7 +152,7 @@ def _reason(error: Exception) -> str:
     cause = getattr(error.args[0], "reason", None) if error.args else None
     text = str(cause or error)
     found = re.search(r"\[[^]]*\] [^)'\"]*", text)
-    return _one_line(found.group() if found else text)
+    return one_line(found.group() if found else text)
 
 
 def _retry_after(response: requests.Response) -> float | None:

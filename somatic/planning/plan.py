@@ -151,7 +151,13 @@ def check_known(nuclei: Nuclei, ids: Iterable[int]) -> None:
 
 
 def save_plan(store: ResultStore, plan: Plan) -> None:
-    """Write a plan; one that is there already stays as it is."""
+    """Write a plan; one that is there already stays as it is.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        It was not written, for good or for now.
+    """
     metadata = {"resolution_nm": " ".join(map(repr, plan.resolution_nm))}
     columns = [pa.array(plan.rows[name], type=_SCHEMA.field(name).type, from_pandas=True) for name in _COLUMNS]
     table = pa.Table.from_arrays(columns, schema=_SCHEMA.with_metadata(metadata))
@@ -163,8 +169,8 @@ def load_plan(store: ResultStore, plan_hash: str) -> Plan:
 
     Raises
     ------
-    StoreError
-        There is no such plan, or its file is damaged.
+    StoreError, StoreUnavailable
+        There is no such plan, its file is damaged, or it could not be read for now.
     """
     name = _file_name(plan_hash)
     table = table_from_parquet(store.get(name), store.url_of(name), _COLUMNS)

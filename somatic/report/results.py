@@ -1,6 +1,5 @@
 """A result set, read for a report."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +9,13 @@ import pyarrow as pa
 import trimesh
 
 from somatic.errors import StoreError
-from somatic.features import SCHEMA
 from somatic.results.flags import find_flags
+from somatic.results.manifest import load_manifest
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.parquet import table_from_parquet
-from somatic.results.places import MESHES
+from somatic.results.places import CHANGES, FEATURES, MANIFEST, MESHES
 from somatic.results.store import ResultStore
+from somatic.results.table import load_tables
 
 MeshOf = Callable[[int], trimesh.Trimesh | None]
 """The soma mesh of a nucleus, vertices in nm; None where there is none."""
@@ -60,28 +60,14 @@ def read_results(store: ResultStore) -> Results:
     StoreError, StoreUnavailable
         One could not be read, for good or for now, or is not what it must be.
     """
-
-    def get(name: str) -> pa.Table:
-        return table_from_parquet(store.get(name), store.url_of(name))
-
-    if not store.exists("manifest.json"):
+    if not store.exists(MANIFEST):
         raise StoreError(
-            f"{store.url} has no manifest.json: it is no folder of results, or nothing was collected there yet; "
-            "the folder that is meant has features.parquet in it"
+            f"{store.url} has no {MANIFEST}: it is no folder of results, or nothing was collected there yet; "
+            f"the folder that is meant has {FEATURES} in it"
         )
-    try:
-        manifest = json.loads(store.get("manifest.json"))
-        changes = get("changes.parquet") if manifest.get("changes") else None
-        _ = manifest["materialization_version"], manifest["dataset"]["name"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{store.url_of('manifest.json')} is no manifest of somatic; extract {store.url} again"
-        ) from error
-    features, provenance = get("features.parquet"), get("provenance.parquet")
-    if absent := [name for name in SCHEMA.names if name not in features.column_names]:
-        raise StoreError(f"{store.url_of('features.parquet')} has no column {absent[0]}; extract this version again")
-    if not features["nucleus_id"].equals(provenance["nucleus_id"]):
-        raise StoreError(f"{store.url_of('provenance.parquet')} has other nuclei than features.parquet beside it")
+    manifest = load_manifest(store, ("materialization_version",), ("dataset", "name"))
+    changes = table_from_parquet(store.get(CHANGES), store.url_of(CHANGES)) if manifest.get("changes") else None
+    features, provenance, _ = load_tables(store)
     meshes = store.url_of(MESHES) if store.exists(f"{MESHES}/info") else None
     return Results(store.url, manifest, features, provenance, changes, meshes)
 

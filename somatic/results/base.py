@@ -1,7 +1,5 @@
 """The base of an extraction: an earlier result set, from which rows are taken over where nothing has changed."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Literal
@@ -10,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from somatic.errors import PermanentError, StoreError
-from somatic.features import SCHEMA, Row
-from somatic.results.parquet import table_from_parquet
+from somatic.features import Row
+from somatic.results.manifest import load_manifest
+from somatic.results.places import FEATURES, parse_set_name
 from somatic.results.sets import ResultSet
 from somatic.results.store import ResultStore
+from somatic.results.table import load_tables
 
 Since = int | Literal["auto"] | None
 """From which version rows are taken over: one, the newest that is complete, or none."""
@@ -45,12 +45,12 @@ class Base:
 
     def __init__(self, results: ResultStore, name: str) -> None:
         self.name = name
-        self.store = ResultStore(results.url_of(name))
+        self.store = results.below(name)
 
     @property
     def version(self) -> int:
         """Materialization version."""
-        return int(self.name.partition("/")[0].removeprefix("v"))
+        return parse_set_name(self.name)[0]
 
     def rows(self, nucleus_ids: Collection[int]) -> dict[int, Row]:
         """Rows of some nuclei, those that have none left out: all features, and what provenance.parquet knows of them.
@@ -68,18 +68,12 @@ class Base:
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, pa.Table]:
-        features = self.store.get("features.parquet")
-        stated = json.loads(self.store.get("manifest.json"))["sha256"]["features.parquet"]
-        if hashlib.sha256(features).hexdigest() != stated:
+        table, known, sha256 = load_tables(self.store, _KNOWN)
+        if sha256 != load_manifest(self.store, ("sha256", FEATURES))["sha256"][FEATURES]:
             raise StoreError(
-                f"{self.store.url_of('features.parquet')} is not the table of its manifest; extract version "
-                f"{self.version} once more, or take over nothing (since none)"
+                f"{self.store.url_of(FEATURES)} is not the table of its manifest; extract version {self.version} once "
+                "more, or take over nothing (since none)"
             )
-        table = table_from_parquet(features, self.store.url_of("features.parquet"), SCHEMA.names)
-        name = "provenance.parquet"
-        known = table_from_parquet(self.store.get(name), self.store.url_of(name), _KNOWN)
-        if not known["nucleus_id"].equals(table["nucleus_id"]):
-            raise StoreError(f"{self.store.url_of(name)} has other nuclei than features.parquet beside it")
         for column in _KNOWN[1:]:
             table = table.append_column(column, known[column])
         return table["nucleus_id"].to_numpy(), table.combine_chunks()
@@ -118,4 +112,4 @@ def choose_base(sets: Iterable[ResultSet], version: int, config: str, since: Sin
         known = ", ".join(sorted({str(one.version) for one in there}, key=int)) or "none"
         raise PermanentError(f"no results of version {since} to take rows over from; there are: {known}")
     best = max(fitting, key=lambda one: (one.config == config, one.version, one.config))
-    return f"v{best.version}/{best.config}"
+    return best.name

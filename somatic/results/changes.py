@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from somatic.features import CENTRE_COLUMNS, COLUMNS, MEASURED, SCHEMA, Column
 from somatic.results.compare import compare
 from somatic.results.parquet import parquet_bytes, table_from_parquet
+from somatic.results.places import CHANGES, FEATURES, NUCLEI, PROVENANCE
 from somatic.results.store import ResultStore
 
 DIFFERENCE_COLUMNS = (
@@ -127,11 +128,11 @@ def put_changes(store: ResultStore, base: ResultStore) -> pa.Table:
     StoreError, StoreUnavailable
         A table could not be read, or the file not written, for good or for now.
     """
-    before, after = _get(base, "features.parquet"), _get(store, "features.parquet")
+    before, after = _get(base, FEATURES), _get(store, FEATURES)
     not_asked = pa.array(np.union1d(_not_asked(base, before), _not_asked(store, after)), pa.int64())
     before, after = (table.filter(pc.invert(pc.is_in(table["nucleus_id"], not_asked))) for table in (before, after))
-    changes = find_changes(before, after, _get(store, "provenance.parquet", "nucleus_id", "soma_version"))
-    store.put("changes.parquet", parquet_bytes(changes))
+    changes = find_changes(before, after, _get(store, PROVENANCE, "nucleus_id", "soma_version"))
+    store.put(CHANGES, parquet_bytes(changes))
     return changes
 
 
@@ -165,7 +166,7 @@ def _get(store: ResultStore, name: str, *columns: str) -> pa.Table:
 
 def _not_asked(store: ResultStore, table: pa.Table) -> npt.NDArray[np.int64]:
     """Nuclei of a version that its table lacks."""
-    return np.setdiff1d(_get(store, "nuclei.parquet", "nucleus_id")["nucleus_id"].to_numpy(), _ids(table))
+    return np.setdiff1d(_get(store, NUCLEI, "nucleus_id")["nucleus_id"].to_numpy(), _ids(table))
 
 
 def _ids(table: pa.Table) -> npt.NDArray[np.int64]:

@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from somatic.features import COLUMNS, FEATURES_VERSION, Column, Row
 from somatic.results.parquet import parquet_bytes
+from somatic.results.places import ATTEMPTS, CHUNKS
 from somatic.results.store import ResultStore
 from somatic.software import code_version
 
-STAGES = ("read", "mask", "mesh", "measure", "synapses", "nucleus", "folds")
-"""Stages of a cell whose seconds are noted, in the order they run."""
+STAGES = ("nucleus", "folds", "read", "mask", "mesh", "synapses", "store")
+"""Stages of a cell (`somatic.cell.Measured.stage`) whose seconds are noted, in the order they run."""
 
 PROVENANCE_COLUMNS = (
     Column("source", pa.string(), "", "computed, or carried from soma_version; null when nothing was"),
@@ -36,7 +37,7 @@ PROVENANCE_COLUMNS = (
     Column("nucleus_version", pa.int64(), "", "the same of the nucleus"),
     Column("soma_fingerprint", pa.string(), "", "hash of all that the soma's numbers but its synapses depend on"),
     Column("nucleus_fingerprint", pa.string(), "", "hash of all that the nucleus's numbers depend on"),
-    Column("synapse_hash", pa.string(), "", "hash of ids and positions of the synapses in the cutout"),
+    Column("synapse_hash", pa.string(), "", "hash of ids, positions, sizes and voxel size of synapses in the cutout"),
     Column("features_version", pa.int64(), "", "FEATURES_VERSION of somatic", nullable=False),
     Column("code_version", pa.string(), "", "version of somatic, with the commit in a checkout", nullable=False),
 )
@@ -128,10 +129,10 @@ def put_rows(store: ResultStore, rows: Iterable[Row], run_id: str, trial: int = 
     done = _table(final, run_id)
     if final:
         # A chunk file is never written over: one of this name holds the same cells at the same attempt.
-        store.put_new(f"chunks/{done['chunk'][0]}.parquet", parquet_bytes(done))
+        store.put_new(f"{CHUNKS}/{done['chunk'][0]}.parquet", parquet_bytes(done))
     if transient:
         tried = _table(transient, run_id)
-        store.put(f"attempts/{run_id}/{tried['chunk'][0]}-{trial}.parquet", parquet_bytes(tried))
+        store.put(f"{ATTEMPTS}/{run_id}/{tried['chunk'][0]}-{trial}.parquet", parquet_bytes(tried))
     return done
 
 

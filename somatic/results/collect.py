@@ -1,6 +1,5 @@
 """The table of features: each nucleus exactly once, out of all that was measured."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,23 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.errors import PermanentError
-from somatic.features import COLUMNS, FEATURES_VERSION, SCHEMA
+from somatic.features import FEATURES_VERSION
 from somatic.planning.plan import NULL, POSITION, Plan, n_nuclei_in_segment, skipped_rows
-from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY, PROVENANCE_COLUMNS
+from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.results.ledger import Ledger, chunk_names
-from somatic.results.parquet import get_tables, parquet_bytes
+from somatic.results.parquet import get_tables, shaped
+from somatic.results.places import ATTEMPTS, FEATURES
 from somatic.results.store import ResultStore
 from somatic.software import code_version
 from somatic.tables import Nuclei
 
 NO_RESULT = "not measured yet: the run ended before this cell; run the same command again"
 
-PROVENANCE_SCHEMA = pa.schema([column.field for column in (*COLUMNS[:2], *PROVENANCE_COLUMNS)])
-"""Columns of provenance.parquet: nucleus_id, soma_id, then `PROVENANCE_COLUMNS`."""
 
-
-_FAILURE_COLUMNS = ["nucleus_id", "soma_id", "reason", "error_class", "transient"]
-_COUNTED = [*_FAILURE_COLUMNS, "status", "chunk", "source"]
+_FAILURE_COLUMNS = ("nucleus_id", "soma_id", "reason", "error_class", "transient")
+COUNTED = (*_FAILURE_COLUMNS, "status", "chunk", "source")
+"""Columns of gathered rows that `count` and `failure_frame` need."""
 
 
 @dataclass(frozen=True)
@@ -51,32 +49,7 @@ class Counts:
         return self.transient == 0
 
 
-@dataclass(frozen=True, eq=False)
-class Collected:
-    """What `collect` wrote.
-
-    Attributes
-    ----------
-    planned, table : Counts
-        Of the nuclei of the plan, and of all rows of features.parquet, which may hold more.
-    failures : pandas.DataFrame
-        The nuclei of the plan that failed: `nucleus_id`, `soma_id` int64, `reason`, `error_class`, `transient`.
-    features : bytes
-        Content of features.parquet.
-    """
-
-    planned: Counts
-    table: Counts
-    failures: pd.DataFrame
-    features: bytes
-
-    @property
-    def sha256(self) -> str:
-        """Of features.parquet."""
-        return hashlib.sha256(self.features).hexdigest()
-
-
-def collect(
+def gather(
     store: ResultStore,
     plan: Plan,
     nuclei: Nuclei,
@@ -85,12 +58,12 @@ def collect(
     definitions: str,
     memory_bytes: int | None = None,
     fault: str | None = None,
-) -> Collected:
-    """Write features.parquet and provenance.parquet.
+) -> pa.Table:
+    """Find the row of each nucleus, as `somatic.results.table.put_tables` writes it.
 
-    The table has every nucleus of the plan, and every other nucleus of the present nucleus table that is done. Of
-    several results of a cell that of the highest attempt stands. A cell of the plan that is not done has the reason of
-    its latest failure, or says that it was not measured.
+    There is one for every nucleus of the plan, and for every other nucleus of the present nucleus table that is done.
+    Of several results of a cell that of the highest attempt stands. A cell of the plan that is not done has the reason
+    of its latest failure, or says that it was not measured.
 
     Parameters
     ----------
@@ -111,49 +84,15 @@ def collect(
 
     Returns
     -------
-    Collected
-        The bytes of features.parquet depend on the results alone, not on chunks, order or time.
+    pyarrow.Table
+        Columns of `somatic.results.chunks.CHUNK_SCHEMA`, sorted by nucleus id.
 
     Raises
     ------
     PermanentError
-        A nucleus would be lost or doubled; nothing is written then.
+        A nucleus would be lost or doubled.
     StoreError, StoreUnavailable
-        A file could not be read or written, for good or for now.
-    """
-    rows = gather(
-        store,
-        plan,
-        nuclei,
-        materialization_version=materialization_version,
-        definitions=definitions,
-        memory_bytes=memory_bytes,
-        fault=fault,
-    )
-    features = parquet_bytes(_shaped(rows, SCHEMA))
-    store.put("provenance.parquet", parquet_bytes(_shaped(rows, PROVENANCE_SCHEMA)))
-    store.put("features.parquet", features)
-    # Not the numbers, which would be another copy of the whole table.
-    planned = of_plan(rows.select(_COUNTED), plan)
-    return Collected(count(planned), count(rows), failure_frame(planned), features)
-
-
-def gather(
-    store: ResultStore,
-    plan: Plan,
-    nuclei: Nuclei,
-    *,
-    materialization_version: int,
-    definitions: str,
-    memory_bytes: int | None = None,
-    fault: str | None = None,
-) -> pa.Table:
-    """Find the rows that `collect` would write now; parameters and errors are its own.
-
-    Returns
-    -------
-    pyarrow.Table
-        Columns of `somatic.results.chunks.CHUNK_SCHEMA`, sorted by nucleus id.
+        A file could not be read, for good or for now.
     """
     done, missing = _measured(store, plan, nuclei, memory_bytes)
     failed = _failures(store, missing) if len(missing) else CHUNK_SCHEMA.empty_table()
@@ -186,7 +125,7 @@ def _missing(rows: pa.Table, plan: Plan, memory_bytes: int | None) -> pd.DataFra
 
 
 def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
-    """Why cells failed (`Collected.failures`) and how many did, the commonest first; ids make no difference."""
+    """Why cells failed (`failure_frame`) and how many did, the commonest first; ids make no difference."""
     reasons = failures["reason"].astype(str)
     alike = reasons.groupby(reasons.str.replace(r"\d{3,}", "...", regex=True))
     found = {text if len(group) > 1 else group.iloc[0]: len(group) for text, group in alike}
@@ -199,16 +138,8 @@ def _get_rows(store: ResultStore, names: Sequence[str]) -> pa.Table:
     tables = get_tables(store, names)
     # Thousands of little tables at once would take several times the memory of their rows.
     while some := list(islice(tables, 100)):
-        parts.append(_shaped(pa.concat_tables(some, promote_options="default"), CHUNK_SCHEMA).combine_chunks())
+        parts.append(shaped(pa.concat_tables(some, promote_options="default"), CHUNK_SCHEMA).combine_chunks())
     return pa.concat_tables(parts)
-
-
-def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _wanted(plan: Plan, nuclei: Nuclei) -> pd.DataFrame:
@@ -242,7 +173,8 @@ def _exact(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _failures(store: ResultStore, missing: pd.DataFrame) -> pa.Table:
     """Latest transient failure of each missing cell at its planned attempt, if it has one."""
-    names = [f"attempts/{run}/{name}" for run in store.names("attempts") for name in store.names(f"attempts/{run}")]
+    runs = (f"{ATTEMPTS}/{run}" for run in store.names(ATTEMPTS))
+    names = [f"{run}/{name}" for run in runs for name in store.names(run)]
     tried = _get_rows(store, names)
     planned = dict(zip(missing["nucleus_id"], missing["attempt"], strict=True))
     recent = [
@@ -285,7 +217,7 @@ def _check(rows: pa.Table, plan: Plan, nuclei: Nuclei) -> None:
         if len(wrong):
             raise PermanentError(
                 f"nucleus {wrong[0]} is {what} the collected table ({len(wrong)} such); this is a fault of somatic, "
-                "please report it; features.parquet was left as it was"
+                f"please report it; {FEATURES} was left as it was"
             )
 
 
@@ -312,6 +244,6 @@ def count(rows: pa.Table) -> Counts:
 
 
 def failure_frame(rows: pa.Table) -> pd.DataFrame:
-    """Those of gathered rows that failed: columns of `Collected.failures`."""
+    """Those of gathered rows that failed: `nucleus_id`, `soma_id` int64, `reason`, `error_class`, `transient`."""
     failed = rows.filter(pc.equal(rows["status"], "failed"))
     return failed.select(_FAILURE_COLUMNS).to_pandas()

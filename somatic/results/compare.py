@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.feather
 
-from somatic.errors import DatasetError
+from somatic.errors import DatasetError, one_line
 from somatic.features import MEASURED
 from somatic.results.parquet import table_from_parquet
+from somatic.results.places import FEATURES
 from somatic.results.store import ResultStore
 
 _EXACT_IN_FLOAT = 2**53
@@ -147,7 +148,7 @@ def _exact_ids(values: pd.Series, where: str) -> pd.Index:
 def _read(url: str) -> tuple[pd.DataFrame, str]:
     """Table at a URL, and what it is called."""
     if not url.endswith((".parquet", ".feather", ".csv", ".csv.gz")):
-        url = f"{url.rstrip('/')}/features.parquet"
+        url = f"{url.rstrip('/')}/{FEATURES}"
     folder, _, name = url.rpartition("/")
     store = ResultStore(folder or ("/" if url.startswith("/") else "."))
     data = store.get(name)
@@ -160,7 +161,7 @@ def _read(url: str) -> tuple[pd.DataFrame, str]:
         text = gzip.decompress(data) if name.endswith(".gz") else data
         return _to_pandas(pyarrow.csv.read_csv(pa.BufferReader(text))), where
     except (pa.ArrowException, gzip.BadGzipFile, EOFError) as error:
-        raise DatasetError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
+        raise DatasetError(f"{where} cannot be read: {one_line(error)}") from error
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

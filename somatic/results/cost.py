@@ -10,7 +10,9 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from somatic.planning.estimate import Estimate
+from somatic.results.json_object import object_from_json
 from somatic.results.parquet import table_from_parquet
+from somatic.results.places import PROVENANCE
 from somatic.results.store import ResultStore
 
 _PUT_TIMEOUT_S = 20.0
@@ -83,13 +85,19 @@ def load_requests(store: ResultStore, run_id: str) -> Counter[str]:
     Raises
     ------
     StoreError, StoreUnavailable
-        A note could not be read, for good or for now.
+        A note could not be read, for good or for now, or is none.
     """
     folder = _folder(run_id)
     total: Counter[str] = Counter()
+
+    def get(name: str) -> dict[str, int]:
+        place = f"{folder}/{name}"
+        what = "note of the requests of a run; delete it and run again"
+        return object_from_json(store.get(place), store.url_of(place), what, ("requests",))["requests"]
+
     with ThreadPoolExecutor(_NOTES_AT_ONCE) as pool:
-        for note in pool.map(store.get, [f"{folder}/{name}" for name in store.names(folder)]):
-            total.update(json.loads(note)["requests"])
+        for requests in pool.map(get, store.names(folder)):
+            total.update(requests)
     return total
 
 
@@ -110,9 +118,8 @@ def load_cost(store: ResultStore, run_id: str, everything: Estimate) -> Cost:
     StoreError, StoreUnavailable
         A file could not be read, for good or for now.
     """
-    name = "provenance.parquet"
     columns = ("run", "source", "seconds", "segmentation_files", "segmentation_bytes")
-    rows = table_from_parquet(store.get(name), store.url_of(name), columns)
+    rows = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns)
     rows = rows.filter(pc.equal(rows["run"], run_id))
     carried = pc.fill_null(pc.equal(rows["source"], "carried"), False)
     # A cell that was skipped took no time.

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from somatic.features import COLUMNS, Column
 from somatic.results.parquet import parquet_bytes
+from somatic.results.places import FLAGS
 from somatic.results.store import ResultStore
 
 MARKS = (0.001, 0.999)
@@ -97,7 +98,7 @@ def put_flags(store: ResultStore, features: pa.Table) -> pa.Table:
         It was not written, for good or for now.
     """
     flags = find_flags(features)
-    store.put("flags.parquet", parquet_bytes(flags))
+    store.put(FLAGS, parquet_bytes(flags))
     return flags
 
 

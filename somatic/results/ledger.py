@@ -14,6 +14,7 @@ from somatic.errors import CellKilled
 from somatic.planning.plan import NULL, check_known
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
+from somatic.results.places import CHUNKS
 from somatic.results.store import ResultStore
 from somatic.tables import Nuclei
 
@@ -56,9 +57,6 @@ class Ledger:
         self._read: set[str] = set()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._done)
-
     @classmethod
     def load(cls, store: ResultStore, memory_bytes: int | None = None) -> "Ledger":
         """Read the chunk files of a store.
@@ -86,7 +84,13 @@ class Ledger:
         return ledger
 
     def put_snapshot(self, store: ResultStore, name: str) -> None:
-        """Write what is known to be done into one file, for `load_snapshot` in other processes."""
+        """Write what is known to be done into one file, for `load_snapshot` in other processes.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It was not written, for good or for now.
+        """
         with self._lock:
             done = list(self._done.items())
         rows = [
@@ -103,7 +107,13 @@ class Ledger:
         store.put(name, parquet_bytes(pa.Table.from_pylist(rows, schema=_SNAPSHOT_SCHEMA)))
 
     def read_new(self, store: ResultStore) -> int:
-        """Read the chunk files that are not known yet; give how many there were."""
+        """Read the chunk files that are not known yet; give how many there were.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            A file could not be read, for good or for now.
+        """
         names = [name for name in chunk_names(store) if name not in self._read]
         for table in get_tables(store, names, _SNAPSHOT_SCHEMA.names):
             self.add(table)
@@ -210,8 +220,14 @@ class Ledger:
 
 
 def chunk_names(store: ResultStore) -> list[str]:
-    """Names of all chunk files of a store, sorted."""
-    return [_file_name(name.removesuffix(".parquet")) for name in store.names("chunks") if name.endswith(".parquet")]
+    """Names of all chunk files of a store, sorted.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        The place could not be read, for good or for now.
+    """
+    return [_file_name(name.removesuffix(".parquet")) for name in store.names(CHUNKS) if name.endswith(".parquet")]
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -220,7 +236,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _file_name(chunk: str) -> str:
-    return f"chunks/{chunk}.parquet"
+    return f"{CHUNKS}/{chunk}.parquet"
 
 
 def _cell(identity: Sequence[int | None]) -> _Cell:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from somatic.features import FEATURES_VERSION
+from somatic.results.json_object import object_from_json
+from somatic.results.places import MANIFEST
 from somatic.results.store import ResultStore
 from somatic.software import code_version, library_versions
 
@@ -73,9 +75,34 @@ def make_manifest(
 
 
 def put_manifest(store: ResultStore, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json."""
+    """Write manifest.json.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        It was not written, for good or for now.
+    """
     text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    store.put("manifest.json", f"{text}\n".encode())
+    store.put(MANIFEST, f"{text}\n".encode())
+
+
+def load_manifest(store: ResultStore, *needed: Sequence[str]) -> dict[str, Any]:
+    """Read manifest.json.
+
+    Parameters
+    ----------
+    store : ResultStore
+        Where a result set lies.
+    needed : sequence of str
+        What must be in it, each as the keys that lead there.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        It could not be read, for good or for now, or is no manifest.
+    """
+    what = "manifest of somatic; delete it, and extract this version again, which measures only what is missing"
+    return object_from_json(store.get(MANIFEST), store.url_of(MANIFEST), what, *needed)
 
 
 def _utc(moment: datetime | None) -> str | None:

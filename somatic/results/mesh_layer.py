@@ -9,6 +9,7 @@ import trimesh
 from cloudvolume import Mesh
 
 from somatic.cutout import Segmentation
+from somatic.results.json_object import object_from_json
 from somatic.results.store import ResultStore
 
 _INFO = "info"
@@ -29,7 +30,13 @@ class MeshLayer:
         self._store = ResultStore(url)
 
     def put_info(self, segmentation: Segmentation) -> None:
-        """Write what Neuroglancer and cloud-volume must know: the bounds of the segmentation, and where meshes lie."""
+        """Write what Neuroglancer and cloud-volume must know: the bounds of the segmentation, and where meshes lie.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            They were not written, for good or for now.
+        """
         bounds = segmentation.bounds
         scale = {
             "key": "none",
@@ -60,10 +67,18 @@ class MeshLayer:
         """
         # A viewer that finds them named in the info must find them.
         self._store.put(f"{_PROPERTIES}/info", json.dumps(properties, separators=(",", ":"), allow_nan=False).encode())
-        self._store.put(_INFO, _json(json.loads(self._store.get(_INFO)) | {"segment_properties": _PROPERTIES}))
+        what = "info of a layer; delete it and run again"
+        info = object_from_json(self._store.get(_INFO), self._store.url_of(_INFO), what)
+        self._store.put(_INFO, _json(info | {"segment_properties": _PROPERTIES}))
 
     def put(self, nucleus_id: int, mesh: trimesh.Trimesh) -> None:
-        """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants)."""
+        """Store the mesh of a cell, vertices in nm (kept as float32, as the format wants).
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It was not stored, for good or for now.
+        """
         data = Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32), segid=nucleus_id)
         # The manifest comes last: who finds it finds the fragment that it names.
         fragment = _fragment(nucleus_id)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from somatic.errors import StoreError
+from somatic.errors import StoreError, one_line
 from somatic.results.store import ResultStore
 
 _ROW_GROUP = 65_536
@@ -57,8 +57,7 @@ def table_from_parquet(data: bytes, where: str, columns: Sequence[str] | None = 
         file = pq.ParquetFile(pa.BufferReader(data))
         table = file.read(columns=list(columns) if columns else None, use_threads=False)
     except pa.ArrowException as error:
-        text = " ".join(str(error).split())
-        raise StoreError(f"{where} is no whole Parquet file ({text}); move it away and run again") from error
+        raise StoreError(f"{where} is no whole Parquet file ({one_line(error)}); move it away and run again") from error
     absent = [name for name in columns or () if name not in table.column_names]
     if absent:
         raise StoreError(f"{where} has no column {', '.join(absent)}; move it away and run again")
@@ -80,3 +79,12 @@ def get_tables(store: ResultStore, names: Sequence[str], columns: Sequence[str] 
     with ThreadPoolExecutor(max_workers=16) as pool:
         for start in range(0, len(names), _AT_ONCE):
             yield from pool.map(get, names[start : start + _AT_ONCE])
+
+
+def shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema, in its order and types; null where the table, as one of an older somatic, has none."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -3,8 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from somatic.errors import StoreError
+from somatic.results.places import set_name
 from somatic.results.store import ResultStore
 
 
@@ -37,36 +40,56 @@ class Run:
     config: str
     plan: str | None
     chunks_per_shard: int
-    started: datetime
+    started: AwareDatetime
     base: str | None = None
     whole: bool = False
 
     def store(self, results: ResultStore) -> ResultStore:
         """Where the results of its version and configuration lie, of those of its dataset."""
-        return ResultStore(results.url_of(f"v{self.version}/{self.config}"))
+        return results.below(set_name(self.version, self.config))
 
     def put(self, results: ResultStore) -> None:
-        """Write it beside the results of its dataset."""
+        """Write it beside the results of its dataset.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It was not written, for good or for now.
+        """
         noted = asdict(self) | {"started": self.started.isoformat()}
         results.put(_name(self.id), f"{json.dumps(noted, indent=2)}\n".encode())
 
 
+_RUN = TypeAdapter(Run)
+
+
 def load_run(results: ResultStore, run_id: str) -> Run | None:
-    """Read a run of a dataset; None when it has not begun yet.
+    """Read a run of a dataset; None when it has not begun yet. What a newer somatic notes besides is passed over.
 
     Raises
     ------
     StoreError, StoreUnavailable
-        It could not be read, for good or for now.
+        It could not be read, for good or for now, or the file is no note of a run.
     """
-    if not results.exists(_name(run_id)):
+    name = _name(run_id)
+    if not results.exists(name):
         return None
-    noted = json.loads(results.get(_name(run_id)))
-    return Run(**noted | {"started": datetime.fromisoformat(noted["started"])})
+    try:
+        return _RUN.validate_json(results.get(name))
+    except ValidationError as error:
+        raise StoreError(
+            f"{results.url_of(name)} is no note of a run; delete it, which costs nothing that was measured"
+        ) from error
 
 
 def load_runs(results: ResultStore) -> list[Run]:
-    """Read all runs of a dataset, the latest first."""
+    """Read all runs of a dataset, the latest first.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        One could not be read, for good or for now, or a file is no note of a run.
+    """
     ids = (name.removesuffix(".json") for name in results.names("runs") if name.endswith(".json"))
     found: Iterator[Run | None] = (load_run(results, run_id) for run_id in ids)
     return sorted((run for run in found if run), key=lambda run: run.started, reverse=True)

@@ -1,14 +1,10 @@
 """The result sets of a dataset that lie at a place: one for each materialization version and configuration."""
 
-import json
-import re
 from dataclasses import dataclass
 
-from somatic.errors import StoreError
+from somatic.results.manifest import load_manifest
+from somatic.results.places import MANIFEST, parse_set_name, set_name, set_names
 from somatic.results.store import ResultStore
-
-_VERSION = re.compile(r"v(\d+)")
-_CONFIG = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -21,16 +17,18 @@ class ResultSet:
         Materialization version.
     config : str
         `somatic.extraction.Extraction.config_hash`.
-    url : str
-        Where they lie.
     complete : bool
         Whether every nucleus of the version has its row, and none failed for a reason that may pass.
     """
 
     version: int
     config: str
-    url: str
     complete: bool
+
+    @property
+    def name(self) -> str:
+        """By which it is found among the results of its dataset."""
+        return set_name(self.version, self.config)
 
 
 def result_sets(results: ResultStore) -> list[ResultSet]:
@@ -49,27 +47,15 @@ def result_sets(results: ResultStore) -> list[ResultSet]:
     Raises
     ------
     StoreError, StoreUnavailable
-        A manifest could not be read, for good or for now.
+        A manifest could not be read, for good or for now, or is none.
     """
-    found = []
-    for folder in results.names(""):
-        if version := _VERSION.fullmatch(folder):
-            for config in filter(_CONFIG.fullmatch, results.names(folder)):
-                url, complete = results.url_of(f"{folder}/{config}"), _is_complete(results, f"{folder}/{config}")
-                found.append(ResultSet(int(version[1]), config, url, complete))
+    found = [ResultSet(*parse_set_name(name), _is_complete(results.below(name))) for name in set_names(results)]
     return sorted(found, key=lambda one: (one.version, one.config))
 
 
-def _is_complete(results: ResultStore, folder: str) -> bool:
-    manifest = f"{folder}/manifest.json"
-    if not results.exists(manifest):
+def _is_complete(store: ResultStore) -> bool:
+    if not store.exists(MANIFEST):
         return False
-    try:
-        counts = json.loads(results.get(manifest))["counts"]
-        # Without the number of nuclei that CAVE gave, nobody knows whether the table has them all.
-        return counts["nuclei"] == counts.get("queried") and counts["failed_transient"] == 0
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(
-            f"{results.url_of(manifest)} is no manifest of somatic; delete it, and extract this version again, which "
-            "measures only what is missing"
-        ) from None
+    counts = load_manifest(store, ("counts", "nuclei"), ("counts", "failed_transient"))["counts"]
+    # Without the number of nuclei that CAVE gave, nobody knows whether the table has them all.
+    return counts["nuclei"] == counts.get("queried") and counts["failed_transient"] == 0

@@ -1,20 +1,18 @@
 """How far an extraction is, read from what it has stored so far, wherever it runs."""
 
-import io
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.errors import PermanentError
 from somatic.planning.plan import load_plan
 from somatic.results.collect import Counts, count, failure_frame, gather, of_plan, reasons_of
+from somatic.results.nuclei import load_nuclei
 from somatic.results.runs import Run, load_runs
 from somatic.results.store import ResultStore
-from somatic.tables import Nuclei
 
 _RECENT = timedelta(minutes=15)
 
@@ -82,8 +80,7 @@ def read_status(results: ResultStore, version: int | None = None, now: datetime 
         )
     store = run.store(results)
     plan = load_plan(store, run.plan)
-    frame = pd.read_parquet(io.BytesIO(store.get("nuclei.parquet")), dtype_backend="numpy_nullable")
-    nuclei = Nuclei(frame.astype({"nucleus_id": "int64", "root_id": "int64"}), plan.resolution_nm)
+    nuclei = load_nuclei(store, plan.resolution_nm)
     # What a row that nobody has measured says of itself is of no interest here.
     gathered = gather(store, plan, nuclei, materialization_version=run.version, definitions="")
     rows = of_plan(gathered, plan)

@@ -1,9 +1,8 @@
 """Where results lie: files below one URL, in a folder or in a bucket (any fsspec URL)."""
 
 import contextlib
+import copy
 import errno
-import hashlib
-import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from somatic.errors import StoreError, StoreUnavailable
+from somatic.errors import StoreError, StoreUnavailable, one_line
 
 _PASSING = {errno.EREMOTEIO, errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 """Error numbers that may be gone a little later; s3fs gives EREMOTEIO for a 500 and EBUSY for 409 and 503."""
@@ -64,6 +63,12 @@ class ResultStore:
         """URL of one file or folder below the store."""
         return f"{self.url}/{name}"
 
+    def below(self, folder: str) -> "ResultStore":
+        """The store of a folder in this one; it shares the connections."""
+        found = copy.copy(self)
+        found._root, found.url = self._path(folder), self.url_of(folder)
+        return found
+
     def put(self, name: str, data: bytes, *, timeout_s: float = 300, patience_s: float = PATIENCE_S) -> None:
         """Write a whole file; who reads at the same time gets the old bytes or the new ones, never a part.
 
@@ -84,6 +89,11 @@ class ResultStore:
 
         Two writers at the same moment may both write. That is harmless for the files this is for: equal names
         mean equal content, or the same cells measured twice.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            It could not be looked for or not be written, for good or for now and for `PATIENCE_S`.
         """
         if _patiently(PATIENCE_S)(self.exists, name):
             return False
@@ -116,7 +126,13 @@ class ResultStore:
             self._call("cp_file", name, other._path(name))
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Whether there is such a file or folder.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The place could not be read, for good or for now.
+        """
         with _explained(self.url_of(name), "read"):
             try:
                 self._call("info", name)
@@ -127,7 +143,13 @@ class ResultStore:
             return True
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files and folders in a folder ("" for the store itself), sorted; none when there is none."""
+        """Names of the files and folders in a folder ("" for the store itself), sorted; none when there is none.
+
+        Raises
+        ------
+        StoreError, StoreUnavailable
+            The place could not be read, for good or for now.
+        """
         with _explained(self.url_of(folder), "read"):
             try:
                 found = self._call("ls", folder, detail=False)
@@ -169,39 +191,6 @@ class ResultStore:
         return getattr(self._fs, method)(self._path(name), *args, **kwargs)
 
 
-def open_store(root_url: str, dataset_name: str, version: int, config: str) -> ResultStore:
-    """Store of the results of one dataset, materialization version and configuration (`config_hash`)."""
-    return ResultStore(f"{root_url.rstrip('/')}/{dataset_name}/v{version}/{config}")
-
-
-def config_hash(
-    definitions: str, mip: int, cutout_radius_um: float, features_version: int, segmentation_kind: str
-) -> str:
-    """Short name of what changes numbers on purpose, 8 hexadecimal digits.
-
-    Parameters
-    ----------
-    definitions : {"published", "corrected"}
-        Which definitions the features follow.
-    mip : int
-        Of the segmentation.
-    cutout_radius_um : float
-        Half the side of the cutout.
-    features_version : int
-        `somatic.features.FEATURES_VERSION`.
-    segmentation_kind : {"flat", "graph"}
-        A flat copy is downsampled, so its voxels differ from those of the graph.
-    """
-    parts = {
-        "definitions": definitions,
-        "mip": int(mip),
-        "cutout_radius_um": float(cutout_radius_um),
-        "features_version": int(features_version),
-        "segmentation_kind": segmentation_kind,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     protocol = url.partition("://")[0] if "://" in url else "file"
     if protocol != "file" and "@" in urlsplit(url).netloc:
@@ -215,7 +204,7 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, root = url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise StoreError(f"{url}: {_one_line(error)}; results can lie in a folder or at s3://...") from error
+        raise StoreError(f"{url}: {one_line(error)}; results can lie in a folder or at s3://...") from error
     return fs, cast(str, root)
 
 
@@ -261,9 +250,9 @@ def _as_store_error(error: Exception, where: str, verb: str) -> StoreError | Sto
     if _s3_code(error) == "NoSuchBucket":
         return StoreError(f"{start}: there is no bucket {bucket}; create it or choose another place")
     if _is_passing(error):
-        return StoreUnavailable(f"{start} for now: {_one_line(error)}; try again later")
+        return StoreUnavailable(f"{start} for now: {_said(error)}; try again later")
     advice = "check its permissions and your credentials" if isinstance(error, PermissionError) else "check it"
-    return StoreError(f"{start}: {_one_line(error)}; {advice} or choose another place")
+    return StoreError(f"{start}: {_said(error)}; {advice} or choose another place")
 
 
 def _is_passing(error: Exception) -> bool:
@@ -285,8 +274,8 @@ def _s3_code(error: BaseException | None) -> str | None:
     return response.get("Error", {}).get("Code") if response else None
 
 
-def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if isinstance(error, TimeoutError) and not text:
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
-    return " ".join(text.split()).rstrip(".") or type(error).__name__
+    text = one_line(error.strerror) if isinstance(error, OSError) and error.strerror else one_line(error)
+    return text.rstrip(".")

@@ -11,10 +11,10 @@ from cloudfiles.compression import decompress
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
-from somatic.errors import SegmentationUnavailable
+from somatic.errors import SegmentationUnavailable, typed_line
 from somatic.geometry.box import Box
 from somatic.volume.file_cache import FileCache
-from somatic.volume.layer import one_line, read_error
+from somatic.volume.layer import read_error
 from somatic.volume.sharding import ShardCheck
 
 # Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory. A layer of
@@ -224,7 +224,7 @@ class LayerFiles:
         """What a file that does not decode means: it may be whole another time."""
         name = f"{file_box.lower_vx.tolist()} to {file_box.upper_vx.tolist()}"
         return SegmentationUnavailable(
-            f"the file of voxels {name} at mip {self._mip} of {self._url} does not decode: {one_line(error)}"
+            f"the file of voxels {name} at mip {self._mip} of {self._url} does not decode: {typed_line(error)}"
         )
 
 

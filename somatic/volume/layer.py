@@ -1,7 +1,5 @@
 """Opening a Precomputed layer, and what its failures mean."""
 
-import re
-
 import requests
 from cloudvolume import CloudVolume
 from cloudvolume.exceptions import (
@@ -12,11 +10,8 @@ from cloudvolume.exceptions import (
 )
 from cloudvolume.paths import extract
 
-from somatic.errors import SegmentationError, SegmentationUnavailable
+from somatic.errors import SegmentationError, SegmentationUnavailable, typed_line
 from somatic.volume.transport import bound_http
-
-# cloud-volume colours the texts of its errors for a terminal.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def open_layer(url: str, mip: int = 0) -> CloudVolume:
@@ -43,7 +38,7 @@ def open_layer(url: str, mip: int = 0) -> CloudVolume:
     except (InfoUnavailableError, FileNotFoundError):
         raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)") from None
     except (UnsupportedFormatError, ValueError, LookupError, TypeError) as error:
-        raise SegmentationError(f"{url} is not a segmentation that can be read: {one_line(error)}") from error
+        raise SegmentationError(f"{url} is not a segmentation that can be read: {typed_line(error)}") from error
     except requests.HTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403):
             refused = f"{url} may not be read (HTTP {error.response.status_code})"
@@ -55,13 +50,7 @@ def open_layer(url: str, mip: int = 0) -> CloudVolume:
 
 def read_error(url: str, error: Exception) -> SegmentationUnavailable:
     """A failure to read a file of a layer that could be opened; whatever it is, the file may come another time."""
-    return SegmentationUnavailable(f"reading {url} failed: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """Type and text of an error on one line."""
-    text = " ".join(_COLOUR.sub("", str(error)).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    return SegmentationUnavailable(f"reading {url} failed: {typed_line(error)}")
 
 
 def _is_precomputed(url: str) -> bool:

@@ -1,0 +1,110 @@
+"""features.parquet and provenance.parquet: the table of a result set, and what is noted of its rows."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from somatic.errors import StoreError
+from somatic.features import COLUMNS, SCHEMA
+from somatic.planning.plan import Plan
+from somatic.results.chunks import PROVENANCE_COLUMNS
+from somatic.results.collect import COUNTED, Counts, count, failure_frame, of_plan
+from somatic.results.parquet import parquet_bytes, shaped, table_from_parquet
+from somatic.results.places import FEATURES, PROVENANCE
+from somatic.results.store import ResultStore
+
+PROVENANCE_SCHEMA = pa.schema([column.field for column in (*COLUMNS[:2], *PROVENANCE_COLUMNS)])
+"""Columns of provenance.parquet: nucleus_id, soma_id, then `PROVENANCE_COLUMNS`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What `put_tables` wrote.
+
+    Attributes
+    ----------
+    planned, table : Counts
+        Of the nuclei of the plan, and of all rows of features.parquet, which may hold more.
+    failures : pandas.DataFrame
+        The nuclei of the plan that failed: `nucleus_id`, `soma_id` int64, `reason`, `error_class`, `transient`.
+    features : bytes
+        Content of features.parquet.
+    """
+
+    planned: Counts
+    table: Counts
+    failures: pd.DataFrame
+    features: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of features.parquet."""
+        return hashlib.sha256(self.features).hexdigest()
+
+
+class Tables(NamedTuple):
+    """The table of a result set, its provenance with the same nuclei in the same order, and the table's SHA-256."""
+
+    features: pa.Table
+    provenance: pa.Table
+    sha256: str
+
+
+def put_tables(store: ResultStore, plan: Plan, rows: pa.Table) -> Collected:
+    """Write features.parquet and provenance.parquet.
+
+    Parameters
+    ----------
+    store : ResultStore
+        Where the result set lies.
+    plan : Plan
+        What had to be done.
+    rows : pyarrow.Table
+        From `somatic.results.collect.gather`.
+
+    Returns
+    -------
+    Collected
+        The bytes of features.parquet depend on the results alone, not on chunks, order or time.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        A file was not written, for good or for now.
+    """
+    features = parquet_bytes(shaped(rows, SCHEMA))
+    store.put(PROVENANCE, parquet_bytes(shaped(rows, PROVENANCE_SCHEMA)))
+    store.put(FEATURES, features)
+    # Not the numbers, which would be another copy of the whole table.
+    planned = of_plan(rows.select(COUNTED), plan)
+    return Collected(count(planned), count(rows), failure_frame(planned), features)
+
+
+def load_tables(store: ResultStore, columns: Sequence[str] | None = None) -> Tables:
+    """Read features.parquet and provenance.parquet.
+
+    Parameters
+    ----------
+    store : ResultStore
+        Where the result set lies.
+    columns : sequence of str, optional
+        Those of provenance.parquet, which it must have, `nucleus_id` among them. When left out all of
+        `PROVENANCE_SCHEMA`, null where an older somatic did not note them.
+
+    Raises
+    ------
+    StoreError, StoreUnavailable
+        One could not be read, for good or for now, lacks a column, or they have other nuclei.
+    """
+    data = store.get(FEATURES)
+    features = table_from_parquet(data, store.url_of(FEATURES), SCHEMA.names)
+    provenance = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns)
+    if columns is None:
+        provenance = shaped(provenance, PROVENANCE_SCHEMA)
+    if not features["nucleus_id"].equals(provenance["nucleus_id"]):
+        raise StoreError(f"{store.url_of(PROVENANCE)} has other nuclei than {FEATURES} beside it")
+    return Tables(features, provenance, hashlib.sha256(data).hexdigest())
