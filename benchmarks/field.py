@@ -99,7 +99,7 @@ def plain(tissue: Tissue, n_cells: int) -> list[Run]:
 
 def somatic(tissue: Tissue) -> Run:
     """Measure all cells as a chunk is measured; the rows are those of the first ones, by nucleus id."""
-    from somatic.workers.ready import CellMeasurer
+    from somatic.workers.ready_published import CellMeasurer
 
     run, cells = Run(), cells_of(tissue)
     with cache_folder() as folder, watched(run, tissue.folder), run.stage("all"):
@@ -184,7 +184,7 @@ def measure_all(
     inputs: Inputs, cells: list[Cell], ready: Barrier, answers: "multiprocessing.SimpleQueue[float]"
 ) -> None:
     """Measure cells when all workers are there; answers with the seconds of the processor."""
-    from somatic.workers.ready import CellMeasurer
+    from somatic.workers.ready_published import CellMeasurer
 
     measure = CellMeasurer(inputs)
     ready.wait()
@@ -271,5 +271,5 @@ def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
 
 
 if __name__ == "__main__":
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["somatic.workers.ready"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["somatic.workers.ready_published"])
     main()

@@ -19,9 +19,9 @@ from somatic.features import COLUMNS, SCHEMA
 from somatic.report.overview import put_report
 from somatic.results.flags import put_flags
 from somatic.results.manifest import make_manifest, put_manifest
-from somatic.results.parquet import parquet_bytes
-from somatic.results.store import ResultStore
 from somatic.results.table import PROVENANCE_SCHEMA
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.store import ResultStore
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -191,11 +191,11 @@ class Steps:
 
 def extract_all(dataset: Path, to: str) -> Steps:
     """Run the flow with everything real but the measuring."""
-    import somatic.extraction
+    import somatic.extracting.extraction
     from flows.extract import extract
     from flows.watching import Watcher, watched_by
 
-    with Steps() as steps, mock.patch.object(somatic.extraction, "extract_cells_apart", made_up):
+    with Steps() as steps, mock.patch.object(somatic.extracting.extraction, "extract_cells_apart", made_up):
         watcher = Watcher(
             on_step=steps.on_step,
             on_estimate=lambda *_: steps.on_step("measuring (made up), writing chunk files"),

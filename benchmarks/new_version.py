@@ -129,15 +129,15 @@ class Volume:
 
     def put_results_of_version_1(self, dataset: Path, to: str) -> None:
         """Write a table and its provenance as measuring every cell would leave them."""
-        from somatic.chunk import cells_of
         from somatic.dataset import load_dataset
-        from somatic.extraction import Extraction
-        from somatic.fingerprints import synapse_hash
+        from somatic.extracting.chunk import cells_of
+        from somatic.extracting.extraction import Extraction
+        from somatic.extracting.fingerprints import synapse_hash
         from somatic.planning.plan import make_plan
         from somatic.results.chunks import chunk_row
         from somatic.results.manifest import put_manifest
-        from somatic.results.parquet import parquet_bytes
         from somatic.results.table import PROVENANCE_SCHEMA
+        from somatic.storage.parquet import parquet_bytes
         from somatic.synapses import synapses_in_cutout
         from somatic.tables import synapses_from_raw
 
@@ -168,7 +168,7 @@ class Volume:
     def check(self, dataset: Path, to: str) -> None:
         """Check that exactly the cells were measured that changed, and those with another root id that had failed."""
         from somatic.dataset import load_dataset
-        from somatic.extraction import Extraction
+        from somatic.extracting.extraction import Extraction
 
         store = Extraction.open(load_dataset(dataset), 2, to).store
         provenance = pd.read_parquet(store.url_of("provenance.parquet")).set_index("nucleus_id")
@@ -222,7 +222,7 @@ def write_dataset(folder: Path, server: str) -> Path:
 
 def extract_version_2(dataset: Path, to: str) -> Steps:
     """Run the flow with everything real but the measuring, and without a limit on requests."""
-    import somatic.extraction
+    import somatic.extracting.extraction
     from flows.extract import extract
     from flows.watching import Watcher, watched_by
     from somatic.cave import calls
@@ -235,7 +235,7 @@ def extract_version_2(dataset: Path, to: str) -> Steps:
 
     with (
         Steadily() as steps,
-        mock.patch.object(somatic.extraction, "extract_cells_apart", made_up),
+        mock.patch.object(somatic.extracting.extraction, "extract_cells_apart", made_up),
         mock.patch.object(calls.RateLimiter, "wait"),
     ):
         watcher = Watcher(on_step=steps.on_step, on_estimate=lambda *_: steps.on_step("measuring (made up)"))

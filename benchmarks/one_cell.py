@@ -142,9 +142,9 @@ def somatic(tissue: Tissue, definitions: str) -> Run:
     from somatic.workers.measuring import Inputs
 
     if definitions == "corrected":
-        from somatic.corrected.ready import CellMeasurer
+        from somatic.workers.ready_corrected import CellMeasurer
     else:
-        from somatic.workers.ready import CellMeasurer
+        from somatic.workers.ready_published import CellMeasurer
     run = Run()
     nucleus = tissue.nuclei().iloc[0]
     x, y, z = nucleus["pt_position"].tolist()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from somatic.cell import Cell, Measured
-    from somatic.extraction import Extraction
+    from somatic.extracting.extraction import Extraction
     from somatic.tables import Synapses
 
 EXAMPLES = (
@@ -71,8 +71,8 @@ def cell(
         step("connecting")
         from somatic.cell import extract_cell
         from somatic.check import check_segmentation
-        from somatic.chunk import cells_of
-        from somatic.extraction import Extraction
+        from somatic.extracting.chunk import cells_of
+        from somatic.extracting.extraction import Extraction
         from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
 

@@ -41,7 +41,7 @@ def export(
     from cli.reading import read_features
     from cli.steps import shown_steps
     from somatic.results.export import seed_files, to_anndata, to_csv
-    from somatic.results.store import ResultStore
+    from somatic.storage.store import ResultStore
 
     place = out or {"csv": "features.csv", "json-per-cell": "cells", "h5ad": "features.h5ad"}[to]
     if to != "json-per-cell":

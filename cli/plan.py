@@ -48,13 +48,13 @@ def plan(
     ids = read_nucleus_ids(nuclei) if nuclei else None
     with shown_steps() as step:
         step("connecting")
-        from somatic.carrying import count_candidates
-        from somatic.extraction import Extraction
-        from somatic.planning.shards import Selection, plan_extraction
+        from somatic.extracting.carrying import count_candidates
+        from somatic.extracting.extraction import Extraction
+        from somatic.extracting.shards import Selection, plan_extraction
         from somatic.results.base import choose_base
         from somatic.results.ledger import Ledger
-        from somatic.results.places import open_results
         from somatic.results.sets import result_sets
+        from somatic.storage.places import open_results
         from somatic.workers.memory import machine_memory_bytes, usable_cores
 
         extraction = Extraction.open(described, number, to)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from somatic.dataset import Dataset
-    from somatic.results.store import ResultStore
+    from somatic.storage.store import ResultStore
 
 
 def read_dataset(name_or_path: str) -> "Dataset":
@@ -23,8 +23,8 @@ def read_dataset(name_or_path: str) -> "Dataset":
 
 def open_result_set(results: str) -> "ResultStore":
     """The folder of a table of features, which may be named by the table in it."""
-    from somatic.results.places import FEATURES
-    from somatic.results.store import ResultStore
+    from somatic.storage.places import FEATURES
+    from somatic.storage.store import ResultStore
 
     return ResultStore(results.rstrip("/").removesuffix(f"/{FEATURES}"))
 
@@ -38,8 +38,8 @@ def read_features(results: str) -> "pa.Table":
         It cannot be read, for good or for now, or lacks a column.
     """
     from somatic.features import SCHEMA
-    from somatic.results.parquet import table_from_parquet
-    from somatic.results.places import FEATURES
+    from somatic.storage.parquet import table_from_parquet
+    from somatic.storage.places import FEATURES
 
     store = open_result_set(results)
     return table_from_parquet(store.get(FEATURES), store.url_of(FEATURES), SCHEMA.names)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from flows.watching import Summary
-    from somatic.extraction import Extraction
-    from somatic.planning.estimate import Estimate
+    from somatic.extracting.cost import Cost
+    from somatic.extracting.estimate import Estimate
+    from somatic.extracting.extraction import Extraction
     from somatic.results.collect import Counts
-    from somatic.results.cost import Cost
     from somatic.results.status import Status
 
 _LINE_EVERY_S = 30.0

@@ -34,8 +34,8 @@ def status(dataset: DatasetName, version: Version = None, to: To = None) -> None
     from cli.reading import read_dataset
     from cli.showing import show_status
     from cli.steps import shown_steps
-    from somatic.results.places import open_results
     from somatic.results.status import read_status
+    from somatic.storage.places import open_results
 
     described = read_dataset(dataset)
     with shown_steps() as step:

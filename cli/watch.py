@@ -46,7 +46,7 @@ def watch(
     from cli.reading import read_dataset
     from cli.running import run_shown, stoppable
     from somatic.errors import SomaticError
-    from somatic.planning.versions import check_has_versions
+    from somatic.extracting.versions import check_has_versions
 
     check_has_versions(read_dataset(dataset))
     parameters = {"dataset": dataset, "to": to, "workers": workers, "dry_run": dry_run}

@@ -3,10 +3,10 @@
 from prefect import get_run_logger
 
 from flows.watching import Watcher
-from somatic.carrying import CELLS_PER_BATCH
 from somatic.errors import CaveError
-from somatic.extraction import Extraction
-from somatic.planning.shards import Selection, choose_rows
+from somatic.extracting.carrying import CELLS_PER_BATCH
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.shards import Selection, choose_rows
 from somatic.results.ledger import Ledger
 from somatic.tables import Nuclei
 from tasks.carrying import carry_cells

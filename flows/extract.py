@@ -20,17 +20,17 @@ from flows.watching import Summary, present_watcher
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
-from somatic.extraction import Extraction
+from somatic.extracting.estimate import estimate_extraction
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.shards import CHUNKS_PER_SHARD, Selection
 from somatic.nucleus_ids import read_nucleus_ids
-from somatic.planning.estimate import estimate_extraction
 from somatic.planning.plan import with_nothing_done
-from somatic.planning.shards import CHUNKS_PER_SHARD, Selection
 from somatic.results.base import choose_base
 from somatic.results.collect import reasons_of
-from somatic.results.places import FEATURES, open_results
 from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
-from somatic.results.store import ResultStore
+from somatic.storage.places import FEATURES, open_results
+from somatic.storage.store import ResultStore
 from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.workers.memory import machine_memory_bytes, usable_cores
 from tasks.cave import check_layers, query_nuclei

@@ -24,8 +24,8 @@ from flows.deployed import UNFINISHED, how_it_ended, settles_in, start_run, star
 from flows.futility import Futility
 from flows.shard import UPDATE_EVERY_S, Opened, extract_shard, opened_here
 from somatic.errors import FutileExtraction, SomaticError, TransientError
-from somatic.extraction import Extraction
-from somatic.planning.shards import Planned
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.shards import Planned
 from somatic.progress import Progress
 from tasks.results import ProgressArtifact
 

@@ -18,15 +18,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.futility import Futility
 from somatic.cave.counting import requests_sent
-from somatic.chunk import cells_of, unmeasured_rows
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
-from somatic.extraction import Extraction
-from somatic.planning.shards import Shard, open_shard
+from somatic.extracting.chunk import cells_of, unmeasured_rows
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.shards import Shard, open_shard
 from somatic.progress import Progress
 from somatic.results.chunks import put_rows
-from somatic.results.places import open_results
 from somatic.results.runs import load_run
+from somatic.storage.places import open_results
 from somatic.tables import Synapses
 from somatic.volume.file_cache import cache_folder
 from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up

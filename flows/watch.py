@@ -18,11 +18,11 @@ from flows.extract import extract
 from flows.watching import present_watcher
 from somatic.dataset import Dataset, load_dataset
 from somatic.errors import IncompleteExtraction, PermanentError
-from somatic.extraction import Extraction
-from somatic.planning.versions import Standing, newest_complete, standings
-from somatic.results.places import config_hashes, open_results
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.versions import Standing, newest_complete, standings
 from somatic.results.runs import load_runs
 from somatic.results.sets import result_sets
+from somatic.storage.places import config_hashes, open_results
 from tasks.limits import share_rate_limit
 from tasks.versions import query_versions, tell_versions
 

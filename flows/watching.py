@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from somatic.extraction import Extraction
-from somatic.planning.estimate import Estimate
+from somatic.extracting.cost import Cost
+from somatic.extracting.estimate import Estimate
+from somatic.extracting.extraction import Extraction
 from somatic.progress import Progress
 from somatic.results.collect import Counts
-from somatic.results.cost import Cost
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import pandas as pd
 from prefect import task
 
-from somatic.carrying import carry
-from somatic.extraction import Extraction
+from somatic.extracting.carrying import carry
+from somatic.extracting.extraction import Extraction
 from somatic.results.chunks import put_rows
 from somatic.tables import Resolution
 from tasks.transient import PATIENTLY

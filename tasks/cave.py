@@ -3,7 +3,7 @@
 from prefect import task
 
 from somatic.cell import Cell
-from somatic.extraction import Extraction
+from somatic.extracting.extraction import Extraction
 from somatic.results.nuclei import put_nuclei
 from somatic.tables import Nuclei, Synapses
 from tasks.transient import PATIENTLY

@@ -2,9 +2,9 @@
 
 from prefect import task
 
-from somatic.extraction import Extraction
-from somatic.planning.prepare import prepare
-from somatic.planning.shards import Planned, Selection
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.prepare import prepare
+from somatic.extracting.shards import Planned, Selection
 from somatic.results.runs import Run
 from somatic.tables import Nuclei
 from tasks.transient import PATIENTLY

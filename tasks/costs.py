@@ -9,8 +9,8 @@ from prefect.runtime import flow_run
 
 from somatic.cave.counting import requests_sent
 from somatic.errors import SomaticError
-from somatic.results.cost import put_requests
-from somatic.results.store import ResultStore
+from somatic.extracting.cost import put_requests
+from somatic.storage.store import ResultStore
 
 
 @contextmanager

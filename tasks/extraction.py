@@ -14,7 +14,7 @@ from prefect.runtime import task_run
 from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK
 
 from somatic.errors import CellHung, IncompleteExtraction, SomaticError, Stopped
-from somatic.extraction import Extraction
+from somatic.extracting.extraction import Extraction
 from somatic.features import Row
 from somatic.progress import Progress
 from somatic.results.chunks import chunk_key, put_rows

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from somatic.extracting.cost import Cost
 from somatic.progress import size_in_words
 from somatic.results.changes import CHANGE_WORDS, compare_features, count_changes
-from somatic.results.cost import Cost
 
 CellUrl = Callable[[int, int, tuple[float, float, float]], str | None]
 """Link to a cell, of nucleus id, root id and centre in nm; None where there is none."""

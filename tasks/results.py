@@ -17,17 +17,17 @@ from prefect.artifacts import (
 )
 
 from somatic.errors import SomaticError
-from somatic.extraction import Extraction
-from somatic.finishing import Finished, finish
-from somatic.planning.estimate import Estimate
+from somatic.extracting.cost import Cost
+from somatic.extracting.estimate import Estimate
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.finishing import Finished, finish
 from somatic.planning.plan import Plan
 from somatic.progress import Progress, duration
 from somatic.results.collect import reasons_of
-from somatic.results.cost import Cost
 from somatic.results.neuroglancer import cell_url
-from somatic.results.places import FEATURES
 from somatic.results.runs import Run
 from somatic.results.table import Collected
+from somatic.storage.places import FEATURES
 from somatic.tables import Nuclei
 from tasks.markdown import changes_markdown, cost_markdown
 from tasks.transient import PATIENTLY

@@ -5,7 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from somatic.cave.datastack import Version
 from somatic.dataset import Dataset
-from somatic.planning.versions import Standing, known_versions
+from somatic.extracting.versions import Standing, known_versions
 from tasks.results import artifact_key
 from tasks.transient import PATIENTLY
 

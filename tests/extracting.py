@@ -19,7 +19,7 @@ from prefect import State
 from flows.extract import extract
 from sandbox.cave.server import MaterializedVersion
 from sandbox.phantom.scene import Scene
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 SOMATIC = Path(sys.executable).with_name("somatic")
 TOKEN = "5ca1ab1e0123456789abcdef5ca1ab1e"

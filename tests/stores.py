@@ -8,7 +8,7 @@ import pandas as pd
 from somatic.planning.plan import Plan, skipped_rows
 from somatic.results.chunks import chunk_row, put_rows
 from somatic.results.ledger import Ledger
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei, nuclei_from_raw
 
 FIRST_ID = 2**62 + 1

@@ -11,10 +11,10 @@ from somatic.planning.plan import make_plan
 from somatic.results.base import Base, choose_base
 from somatic.results.collect import gather
 from somatic.results.manifest import put_manifest
-from somatic.results.parquet import parquet_bytes, table_from_parquet
 from somatic.results.sets import ResultSet
-from somatic.results.store import ResultStore
 from somatic.results.table import put_tables
+from somatic.storage.parquet import parquet_bytes, table_from_parquet
+from somatic.storage.store import ResultStore
 
 SETS = [
     ResultSet(943, "aaaaaaaa", complete=True),

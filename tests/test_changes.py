@@ -17,8 +17,8 @@ from somatic.results.changes import (
     find_changes,
     put_changes,
 )
-from somatic.results.parquet import parquet_bytes
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.store import ResultStore
 
 FIRST_ID = 2**62 + 1
 """As a float it is another number."""

@@ -25,10 +25,10 @@ from somatic.results.chunks import put_rows
 from somatic.results.collect import NO_RESULT, gather
 from somatic.results.ledger import chunk_names
 from somatic.results.manifest import make_manifest, put_manifest
-from somatic.results.parquet import get_tables, parquet_bytes
-from somatic.results.store import ResultStore
 from somatic.results.table import PROVENANCE_SCHEMA, Collected, load_tables, put_tables
 from somatic.software import code_version
+from somatic.storage.parquet import get_tables, parquet_bytes
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei
 
 

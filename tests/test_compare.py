@@ -16,8 +16,8 @@ from somatic.errors import DatasetError, StoreError
 from somatic.planning.plan import make_plan
 from somatic.results.collect import gather
 from somatic.results.compare import compare
-from somatic.results.store import ResultStore
 from somatic.results.table import put_tables
+from somatic.storage.store import ResultStore
 
 FIRST_ID = 2**62 + 1
 

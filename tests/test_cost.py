@@ -7,11 +7,11 @@ import pytest
 
 from cli.showing import cost_in_words
 from somatic.errors import StoreError
-from somatic.planning.estimate import Estimate
-from somatic.results.cost import Cost, FullRun, load_cost, load_requests, put_requests
-from somatic.results.parquet import parquet_bytes
-from somatic.results.store import ResultStore
+from somatic.extracting.cost import Cost, FullRun, load_cost, load_requests, put_requests
+from somatic.extracting.estimate import Estimate
 from somatic.results.table import PROVENANCE_SCHEMA
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.store import ResultStore
 
 EVERYTHING = Estimate(
     cells=100,

@@ -7,7 +7,7 @@ import pytest
 
 from somatic.cell import Cell
 from somatic.dataset import Dataset, FileSource
-from somatic.extraction import Extraction
+from somatic.extracting.extraction import Extraction
 from somatic.features import NUCLEUS_COLUMNS
 
 CELL = Cell(5, 7, (10, 20, 30), (4.0, 4.0, 40.0))

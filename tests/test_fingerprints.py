@@ -8,7 +8,7 @@ import pytest
 
 from somatic.cell import Cell
 from somatic.errors import UnknownRoot
-from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
+from somatic.extracting.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.tables import Synapses, synapses_from_raw
 
 CELL = Cell(262144, 864691135012345678, (41889, -34746, 15466), (4.0, 4.0, 40.0), leaves=np.array([3, 1, 2], np.uint64))
@@ -66,7 +66,7 @@ def test_another_meaning_of_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is the same when FEATURES_VERSION moves, a nucleus neither."""
     how = {"layer_url": "precomputed://gs://a/nuclei", "definitions": "published"}
     soma, nucleus = soma_fingerprint(CELL, **HOW), nucleus_fingerprint(262144, **how)
-    monkeypatch.setattr("somatic.fingerprints.FEATURES_VERSION", 1_000)
+    monkeypatch.setattr("somatic.extracting.fingerprints.FEATURES_VERSION", 1_000)
     assert soma_fingerprint(CELL, **HOW) != soma
     assert nucleus_fingerprint(262144, **how) != nucleus
 

@@ -1,4 +1,4 @@
-"""`somatic.planning.prepare` and `somatic.finishing`: an extraction from a notebook, without Prefect."""
+"""`somatic.extracting.prepare` and `somatic.extracting.finishing`: an extraction from a notebook, without Prefect."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ import pytest
 
 import somatic.report.overview
 from sandbox.lab import write_file_dataset
-from somatic.chunk import cells_of
 from somatic.dataset import load_dataset
-from somatic.extraction import Extraction
-from somatic.finishing import finish
-from somatic.planning.prepare import prepare
-from somatic.planning.shards import Selection, open_shard
+from somatic.extracting.chunk import cells_of
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.finishing import finish
+from somatic.extracting.prepare import prepare
+from somatic.extracting.shards import Selection, open_shard
 from somatic.results.chunks import STAGES, put_rows
 from somatic.results.nuclei import put_nuclei
 from somatic.results.runs import Run

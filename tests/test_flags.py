@@ -7,8 +7,8 @@ import pytest
 
 from somatic.features import feature_table
 from somatic.results.flags import FLAG_COLUMNS, count_flags, find_flags, marks, put_flags
-from somatic.results.parquet import table_from_parquet
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import table_from_parquet
+from somatic.storage.store import ResultStore
 
 FIRST_ID = 2**62 + 1
 """As a float it is another number."""

@@ -32,7 +32,7 @@ from somatic.errors import (
     UnknownRoot,
     WrongSegmentation,
 )
-from somatic.extraction import Extraction
+from somatic.extracting.extraction import Extraction
 from somatic.features import COLUMNS
 from somatic.geometry.box import Box
 from somatic.planning.plan import make_plan

@@ -11,8 +11,8 @@ from somatic.errors import PermanentError
 from somatic.planning.plan import Plan, make_plan
 from somatic.results.chunks import CHUNK_SCHEMA, chunk_key, put_rows
 from somatic.results.ledger import Ledger, chunk_names
-from somatic.results.parquet import get_tables
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import get_tables
+from somatic.storage.store import ResultStore
 
 
 def planned(n: int, **choices: object) -> Plan:

@@ -35,7 +35,7 @@ def peak_bytes() -> int:
 def measure_alone(inputs: Inputs, cell: Cell, answer: Connection) -> None:
     """In a process of its own: what it held before and after it measured a cell."""
     # Loaded by the fork server of the product; here an earlier test may have started another one.
-    import somatic.corrected.ready  # noqa: F401
+    import somatic.workers.ready_corrected  # noqa: F401
 
     measurer = CellMeasurer(inputs)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
@@ -71,7 +71,7 @@ def _only_linux() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _loops_compiled() -> None:
     """What compiling leaves behind in a process is memory that measuring then takes without adding to it."""
-    subprocess.run([sys.executable, "-c", "import somatic.corrected.ready"], check=True)
+    subprocess.run([sys.executable, "-c", "import somatic.workers.ready_corrected"], check=True)
 
 
 @pytest.mark.parametrize(

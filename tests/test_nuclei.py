@@ -8,8 +8,8 @@ from stores import RESOLUTION_NM, made_nuclei
 
 from somatic.errors import StoreError
 from somatic.results.nuclei import load_nuclei, put_nuclei
-from somatic.results.parquet import parquet_bytes
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.store import ResultStore
 
 NAMES = ["nucleus_id", "root_id", "x_vx", "y_vx", "z_vx"]
 

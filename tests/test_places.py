@@ -1,4 +1,4 @@
-"""`somatic.results.places`: names of result sets, and the configurations they are of."""
+"""`somatic.storage.places`: names of result sets, and the configurations they are of."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 
 from somatic.dataset import load_dataset
 from somatic.errors import PermanentError
-from somatic.results.places import config_hash, configuration, open_results, parse_set_name, set_name, set_names
-from somatic.results.store import ResultStore
+from somatic.storage.places import config_hash, configuration, open_results, parse_set_name, set_name, set_names
+from somatic.storage.store import ResultStore
 
 BASE = {
     "definitions": "published",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stores import FIRST_ID, FIRST_ROOT, RADIUS_NM, RESOLUTION_NM, made_nuclei
 
 from somatic.errors import PermanentError, StoreError
-from somatic.planning.estimate import LayerSize, make_estimate, voxels_to_read
+from somatic.extracting.estimate import LayerSize, make_estimate, voxels_to_read
 from somatic.planning.hilbert import hilbert_index
 from somatic.planning.plan import (
     NO_POSITION,
@@ -27,7 +27,7 @@ from somatic.planning.plan import (
     skipped_rows,
     with_nothing_done,
 )
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei
 
 
@@ -247,7 +247,7 @@ def test_plan_of_another_process_has_the_same_bytes(tmp_path: Path) -> None:
     save_plan(here, plan)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from stores import *; from somatic.planning.plan import *; from somatic.results.store import ResultStore\n"
+        "from stores import *; from somatic.planning.plan import *; from somatic.storage.store import ResultStore\n"
         "save_plan(ResultStore(sys.argv[2]), make_plan(made_nuclei(20, rootless=[2]), radius_nm=RADIUS_NM))"
     )
     tests = Path(__file__).parent

@@ -7,13 +7,13 @@ import pytest
 from stores import MEMORY, RADIUS_NM, made_nuclei, measured, run
 
 from somatic.errors import StoreError
-from somatic.planning.estimate import LayerSize, make_estimate
+from somatic.extracting.estimate import LayerSize, make_estimate
+from somatic.extracting.shards import Planned, Shard, open_shard, snapshot_name
 from somatic.planning.plan import Plan, make_plan, save_plan
-from somatic.planning.shards import Planned, Shard, open_shard, snapshot_name
 from somatic.results.chunks import put_rows
 from somatic.results.ledger import Ledger
 from somatic.results.runs import Run, load_run, load_runs
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 
 def made_plan(n: int) -> Plan:

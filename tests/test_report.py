@@ -23,9 +23,9 @@ from somatic.report.results import read_results
 from somatic.results.changes import find_changes
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.mesh_layer import MeshLayer
-from somatic.results.parquet import parquet_bytes
-from somatic.results.store import ResultStore
 from somatic.results.table import PROVENANCE_SCHEMA
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.store import ResultStore
 
 FIRST_ID = 2**53 + 1
 ROOT = 2**63 - 100

@@ -8,7 +8,7 @@ import pytest
 from somatic.errors import StoreError
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.sets import ResultSet, result_sets
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 WHOLE = {"queried": 15, "nuclei": 15, "ok": 11, "failed": 1, "failed_transient": 0, "skipped": 3, "planned": 15}
 

@@ -10,7 +10,7 @@ from somatic.planning.plan import Plan, make_plan, save_plan
 from somatic.results.nuclei import put_nuclei
 from somatic.results.runs import Run
 from somatic.results.status import read_status
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 
 def begun(results: ResultStore, n: int, version: int = 1300, minutes_ago: float = 10) -> tuple[ResultStore, Plan]:

@@ -22,8 +22,8 @@ from moto.s3.models import s3_backends
 from s3_proxy import S3Proxy
 
 from somatic.errors import StoreError, StoreUnavailable
-from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import get_tables, parquet_bytes, table_from_parquet
+from somatic.storage.store import ResultStore
 
 
 def test_bytes_come_back(store_url: str) -> None:
@@ -116,7 +116,7 @@ def test_reader_never_sees_a_part(store_url: str) -> None:
 def test_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
     """A process that is killed while it writes leaves no file that is cut short, and its rests are not listed."""
     script = (
-        "import sys; from somatic.results.store import ResultStore; store = ResultStore(sys.argv[1]); n = 0\n"
+        "import sys; from somatic.storage.store import ResultStore; store = ResultStore(sys.argv[1]); n = 0\n"
         "while True: store.put(f'chunks/{n % 5}', bytes([n % 256]) * 4_000_000); n += 1; print(n, flush=True)"
     )
     for pause_s in (0.0, 0.011, 0.023):

@@ -19,8 +19,8 @@ from sandbox.lab import NUCLEI_TABLE, datastack
 from sandbox.phantom.scene import Scene, write_scene
 from somatic.features import COLUMNS, feature_table
 from somatic.results.flags import put_flags
-from somatic.results.parquet import parquet_bytes
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.store import ResultStore
 
 PAGE = (Path(__file__).parent.parent / "docs" / "using-results.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

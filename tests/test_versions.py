@@ -1,4 +1,4 @@
-"""`somatic.planning.versions`: which materialization versions want an extraction."""
+"""`somatic.extracting.versions`: which materialization versions want an extraction."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -9,10 +9,10 @@ import pytest
 from somatic.cave.datastack import Version
 from somatic.dataset import load_dataset
 from somatic.errors import DatasetError
-from somatic.planning.versions import known_versions, newest_complete, standings
-from somatic.results.places import config_hashes
+from somatic.extracting.versions import known_versions, newest_complete, standings
 from somatic.results.runs import Run
 from somatic.results.sets import ResultSet
+from somatic.storage.places import config_hashes
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

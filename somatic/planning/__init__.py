@@ -1,1 +1,1 @@
-"""Which nuclei, in which order, in which chunks and shards, and what that will take."""
+"""Which nuclei, in which order, in which chunks."""

@@ -12,8 +12,8 @@ import pyarrow as pa
 from somatic.errors import PermanentError, StoreError
 from somatic.features import Row
 from somatic.planning.hilbert import hilbert_index
-from somatic.results.parquet import parquet_bytes, table_from_parquet
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes, table_from_parquet
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei, Resolution
 
 NO_ROOT = "no root id at this version"

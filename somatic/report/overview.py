@@ -24,7 +24,7 @@ from somatic.results.chunks import STAGES
 from somatic.results.collect import reasons_of
 from somatic.results.flags import CELLS_FOR_MARKS, FLAG_COLUMNS, count_flags, marks, measured_values
 from somatic.results.neuroglancer import ViewerLayers, cell_state
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 _REPORT = "report.html"
 _THUMBNAILS = 100

@@ -12,10 +12,10 @@ from somatic.errors import StoreError
 from somatic.results.flags import find_flags
 from somatic.results.manifest import load_manifest
 from somatic.results.mesh_layer import MeshLayer
-from somatic.results.parquet import table_from_parquet
-from somatic.results.places import CHANGES, FEATURES, MANIFEST, MESHES
-from somatic.results.store import ResultStore
 from somatic.results.table import load_tables
+from somatic.storage.parquet import table_from_parquet
+from somatic.storage.places import CHANGES, FEATURES, MANIFEST, MESHES
+from somatic.storage.store import ResultStore
 
 MeshOf = Callable[[int], trimesh.Trimesh | None]
 """The soma mesh of a nucleus, vertices in nm; None where there is none."""

@@ -1,1 +1,1 @@
-"""Results: where they lie, what is done, and the table that is made of it."""
+"""Results: what is done, and the table and all else that is made of it."""

@@ -10,10 +10,10 @@ import pyarrow as pa
 from somatic.errors import PermanentError, StoreError
 from somatic.features import Row
 from somatic.results.manifest import load_manifest
-from somatic.results.places import FEATURES, parse_set_name
 from somatic.results.sets import ResultSet
-from somatic.results.store import ResultStore
 from somatic.results.table import load_tables
+from somatic.storage.places import FEATURES, parse_set_name
+from somatic.storage.store import ResultStore
 
 Since = int | Literal["auto"] | None
 """From which version rows are taken over: one, the newest that is complete, or none."""

@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 
 from somatic.features import CENTRE_COLUMNS, COLUMNS, MEASURED, SCHEMA, Column
 from somatic.results.compare import compare
-from somatic.results.parquet import parquet_bytes, table_from_parquet
-from somatic.results.places import CHANGES, FEATURES, NUCLEI, PROVENANCE
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes, table_from_parquet
+from somatic.storage.places import CHANGES, FEATURES, NUCLEI, PROVENANCE
+from somatic.storage.store import ResultStore
 
 DIFFERENCE_COLUMNS = (
     Column("added", pa.bool_(), "", "only the later table has the nucleus", nullable=False),

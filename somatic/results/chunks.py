@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from somatic.features import COLUMNS, FEATURES_VERSION, Column, Row
-from somatic.results.parquet import parquet_bytes
-from somatic.results.places import ATTEMPTS, CHUNKS
-from somatic.results.store import ResultStore
 from somatic.software import code_version
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.places import ATTEMPTS, CHUNKS
+from somatic.storage.store import ResultStore
 
 STAGES = ("nucleus", "folds", "read", "mask", "mesh", "synapses", "store")
 """Stages of a cell (`somatic.cell.Measured.stage`) whose seconds are noted, in the order they run."""

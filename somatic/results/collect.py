@@ -14,10 +14,10 @@ from somatic.features import FEATURES_VERSION
 from somatic.planning.plan import NULL, POSITION, Plan, n_nuclei_in_segment, skipped_rows
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.results.ledger import Ledger, chunk_names
-from somatic.results.parquet import get_tables, shaped
-from somatic.results.places import ATTEMPTS, FEATURES
-from somatic.results.store import ResultStore
 from somatic.software import code_version
+from somatic.storage.parquet import get_tables, shaped
+from somatic.storage.places import ATTEMPTS, FEATURES
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei
 
 NO_RESULT = "not measured yet: the run ended before this cell; run the same command again"

@@ -13,9 +13,9 @@ import pyarrow.feather
 
 from somatic.errors import DatasetError, one_line
 from somatic.features import MEASURED
-from somatic.results.parquet import table_from_parquet
-from somatic.results.places import FEATURES
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import table_from_parquet
+from somatic.storage.places import FEATURES
+from somatic.storage.store import ResultStore
 
 _EXACT_IN_FLOAT = 2**53
 

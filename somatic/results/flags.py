@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.features import COLUMNS, Column
-from somatic.results.parquet import parquet_bytes
-from somatic.results.places import FLAGS
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes
+from somatic.storage.places import FLAGS
+from somatic.storage.store import ResultStore
 
 MARKS = (0.001, 0.999)
 """Shares of the cells at which the marks of a feature lie."""

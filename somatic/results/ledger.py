@@ -13,9 +13,9 @@ import pyarrow as pa
 from somatic.errors import CellKilled
 from somatic.planning.plan import NULL, check_known
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
-from somatic.results.parquet import get_tables, parquet_bytes, table_from_parquet
-from somatic.results.places import CHUNKS
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import get_tables, parquet_bytes, table_from_parquet
+from somatic.storage.places import CHUNKS
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei
 
 _MORE_MEMORY = 1.25

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from somatic.features import FEATURES_VERSION
-from somatic.results.json_object import object_from_json
-from somatic.results.places import MANIFEST
-from somatic.results.store import ResultStore
 from somatic.software import code_version, library_versions
+from somatic.storage.json_object import object_from_json
+from somatic.storage.places import MANIFEST
+from somatic.storage.store import ResultStore
 
 
 def make_manifest(
@@ -50,7 +50,7 @@ def make_manifest(
     started, finished : datetime
         Of the run, with a time zone.
     cost : mapping
-        What the run cost (`somatic.results.cost.Cost.as_dict`).
+        What the run cost (`somatic.extracting.cost.Cost.as_dict`).
     changes : mapping, optional
         The base that the table was compared with, and how many nuclei differ in what.
     """

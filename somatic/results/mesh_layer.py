@@ -9,8 +9,8 @@ import trimesh
 from cloudvolume import Mesh
 
 from somatic.cutout import Segmentation
-from somatic.results.json_object import object_from_json
-from somatic.results.store import ResultStore
+from somatic.storage.json_object import object_from_json
+from somatic.storage.store import ResultStore
 
 _INFO = "info"
 _MESHES = "mesh"

@@ -4,9 +4,9 @@ import pandas as pd
 import pyarrow as pa
 
 from somatic.errors import StoreError, one_line
-from somatic.results.parquet import parquet_bytes, table_from_parquet
-from somatic.results.places import NUCLEI
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes, table_from_parquet
+from somatic.storage.places import NUCLEI
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei, Resolution
 
 _SCHEMA = pa.schema([(name, pa.int64()) for name in ("nucleus_id", "root_id", "x_vx", "y_vx", "z_vx")])

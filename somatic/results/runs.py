@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from somatic.errors import StoreError
-from somatic.results.places import set_name
-from somatic.results.store import ResultStore
+from somatic.storage.places import set_name
+from somatic.storage.store import ResultStore
 
 
 @dataclass(frozen=True)

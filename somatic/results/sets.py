@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from somatic.results.manifest import load_manifest
-from somatic.results.places import MANIFEST, parse_set_name, set_name, set_names
-from somatic.results.store import ResultStore
+from somatic.storage.places import MANIFEST, parse_set_name, set_name, set_names
+from somatic.storage.store import ResultStore
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ResultSet:
     version : int
         Materialization version.
     config : str
-        `somatic.extraction.Extraction.config_hash`.
+        `somatic.extracting.extraction.Extraction.config_hash`.
     complete : bool
         Whether every nucleus of the version has its row, and none failed for a reason that may pass.
     """

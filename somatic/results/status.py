@@ -12,7 +12,7 @@ from somatic.planning.plan import load_plan
 from somatic.results.collect import Counts, count, failure_frame, gather, of_plan, reasons_of
 from somatic.results.nuclei import load_nuclei
 from somatic.results.runs import Run, load_runs
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 _RECENT = timedelta(minutes=15)
 

@@ -13,9 +13,9 @@ from somatic.features import COLUMNS, SCHEMA
 from somatic.planning.plan import Plan
 from somatic.results.chunks import PROVENANCE_COLUMNS
 from somatic.results.collect import COUNTED, Counts, count, failure_frame, of_plan
-from somatic.results.parquet import parquet_bytes, shaped, table_from_parquet
-from somatic.results.places import FEATURES, PROVENANCE
-from somatic.results.store import ResultStore
+from somatic.storage.parquet import parquet_bytes, shaped, table_from_parquet
+from somatic.storage.places import FEATURES, PROVENANCE
+from somatic.storage.store import ResultStore
 
 PROVENANCE_SCHEMA = pa.schema([column.field for column in (*COLUMNS[:2], *PROVENANCE_COLUMNS)])
 """Columns of provenance.parquet: nucleus_id, soma_id, then `PROVENANCE_COLUMNS`."""

@@ -206,6 +206,6 @@ def _fork_server(definitions: str) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     # A child imports the parent's main module again; loaded beforehand, that costs nothing.
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    ready = "somatic.corrected.ready" if definitions == "corrected" else "somatic.workers.ready"
+    ready = f"somatic.workers.ready_{definitions}"
     context.set_forkserver_preload([__name__, ready, *([main.name] if main else [])])
     return context

@@ -47,7 +47,7 @@ def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
 
 def test_looking_at_a_cell_or_a_plan_needs_no_prefect() -> None:
     """What `somatic cell` and `somatic plan` import does not bring Prefect."""
-    modules = "cli.showing, cli.steps, somatic.extraction, somatic.planning.shards, somatic.cell"
+    modules = "cli.showing, cli.steps, somatic.extracting.extraction, somatic.extracting.shards, somatic.cell"
     code = f"import sys, {modules}; print('prefect' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said.strip() == "False"

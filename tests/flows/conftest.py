@@ -31,7 +31,9 @@ def scene(phantom: Any) -> Scene:
 def _fork_server() -> None:
     """Workers whose cloud-files does not wait between its tries."""
     multiprocessing.forkserver._forkserver._stop()  # one of earlier tests
-    multiprocessing.set_forkserver_preload(["impatient", "somatic.workers.isolation", "somatic.workers.ready"])
+    multiprocessing.set_forkserver_preload(
+        ["impatient", "somatic.workers.isolation", "somatic.workers.ready_published"]
+    )
     with pytest.MonkeyPatch.context() as patch:
         # Python 3.11 does not hand sys.path to a fork server before what it preloads.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))

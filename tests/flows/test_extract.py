@@ -18,7 +18,7 @@ from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
 from sandbox.phantom.scene import Scene
 from somatic.errors import WrongSegmentation
 from somatic.features import COLUMNS, CORRECTED_ONLY
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 STATUS_OF_ROLE = {
     "ordinary": ("ok", None),

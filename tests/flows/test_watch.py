@@ -29,7 +29,7 @@ from sandbox.lab import write_cave_dataset
 from sandbox.phantom.scene import Scene
 from somatic.errors import DatasetError, IncompleteExtraction, PermanentError
 from somatic.results.runs import load_runs
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from sandbox.cave.server import CaveServer
 from sandbox.lab import NUCLEI_VIEW, SYNAPSES, datastack, write_cave_dataset
 from sandbox.phantom.scene import Scene
 from somatic.cave.counting import count_request, requests_sent
-from somatic.results.cost import load_requests
-from somatic.results.store import ResultStore
+from somatic.extracting.cost import load_requests
+from somatic.storage.store import ResultStore
 from tasks.costs import noted_requests
 
 KINDS = {

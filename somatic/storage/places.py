@@ -9,7 +9,7 @@ from typing import get_args
 from somatic.dataset import Dataset, SegmentationKind
 from somatic.errors import PermanentError
 from somatic.features import FEATURES_VERSION
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 DEFAULT_RESULTS = "somatic-results"
 

@@ -13,20 +13,20 @@ import pandas as pd
 
 from somatic.cell import Cell, cell_box
 from somatic.check import check_segmentation
-from somatic.chunk import cells_of, noted_row, unmeasured_rows
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
 from somatic.definitions import needs_surroundings
 from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
+from somatic.extracting.chunk import cells_of, noted_row, unmeasured_rows
+from somatic.extracting.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.features import CORRECTED_ONLY, NUCLEUS_COLUMNS, Row
-from somatic.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
 from somatic.nucleus import NucleusLayer
 from somatic.results.base import Base
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.neuroglancer import ViewerLayers
-from somatic.results.places import DEFAULT_RESULTS, MESHES, config_hash, configuration, open_results, set_name
-from somatic.results.store import ResultStore
 from somatic.source import open_segmentation_url, open_source
+from somatic.storage.places import DEFAULT_RESULTS, MESHES, config_hash, configuration, open_results, set_name
+from somatic.storage.store import ResultStore
 from somatic.synapses import synapses_in_cutout
 from somatic.tables import Nuclei, Resolution, Synapses
 from somatic.workers.isolation import CELL_TIMEOUT_S, extract_cells_apart
@@ -150,7 +150,7 @@ class Extraction:
         return segmentation_kind(self.segmentation_url) == "graph"
 
     def place_fingerprint(self, cell: Cell) -> str:
-        """Where and how the soma of a cell is measured; see `somatic.fingerprints`."""
+        """Where and how the soma of a cell is measured; see `somatic.extracting.fingerprints`."""
         return place_fingerprint(cell, **self._how())
 
     def soma_fingerprint(self, cell: Cell) -> str | None:

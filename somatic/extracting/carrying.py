@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from somatic.cell import Cell, empty_row, put_synapses
-from somatic.chunk import cells_of
 from somatic.definitions import definitions_called
 from somatic.errors import DegenerateMesh, MissingNucleusMesh, MissingSegment, OpenNucleusMesh, StoreError
-from somatic.extraction import Extraction
+from somatic.extracting.chunk import cells_of
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.fingerprints import synapse_hash
 from somatic.features import MEASURED, SYNAPSE_COLUMNS, Row
-from somatic.fingerprints import synapse_hash
 from somatic.results.base import Base
 from somatic.results.chunks import chunk_row
 from somatic.results.mesh_layer import MeshLayer
-from somatic.results.places import MESHES
+from somatic.storage.places import MESHES
 from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Resolution, Synapses
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from somatic.planning.estimate import Estimate
-from somatic.results.json_object import object_from_json
-from somatic.results.parquet import table_from_parquet
-from somatic.results.places import PROVENANCE
-from somatic.results.store import ResultStore
+from somatic.extracting.estimate import Estimate
+from somatic.storage.json_object import object_from_json
+from somatic.storage.parquet import table_from_parquet
+from somatic.storage.places import PROVENANCE
+from somatic.storage.store import ResultStore
 
 _PUT_TIMEOUT_S = 20.0
 _NOTES_AT_ONCE = 16

@@ -84,7 +84,7 @@ def standings(known: Iterable[Version], sets: Sequence[ResultSet], runs: Iterabl
         Those that can be queried (`known_versions`).
     sets, runs : sequence of ResultSet, iterable of Run
         What lies at the place for results, of the configurations of the dataset
-        (`somatic.results.places.config_hashes`); the latest run first.
+        (`somatic.storage.places.config_hashes`); the latest run first.
 
     Returns
     -------

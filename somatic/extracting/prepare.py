@@ -1,8 +1,8 @@
 """What lies in the store before anything is measured."""
 
-from somatic.extraction import Extraction
+from somatic.extracting.extraction import Extraction
+from somatic.extracting.shards import Planned, Selection, plan_extraction, snapshot_name
 from somatic.planning.plan import save_plan, skipped_rows
-from somatic.planning.shards import Planned, Selection, plan_extraction, snapshot_name
 from somatic.results.chunks import put_rows
 from somatic.results.ledger import Ledger
 from somatic.results.runs import Run

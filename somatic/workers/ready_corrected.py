@@ -1,4 +1,4 @@
-"""What `somatic.workers.ready` has, with the loops of the corrected definitions compiled too."""
+"""What `somatic.workers.ready_published` has, with the loops of the corrected definitions compiled too."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from somatic.geometry.bitmask import BitMask
 from somatic.geometry.box import Box
 from somatic.soma import Place
 from somatic.tables import Synapses, synapses_from_raw
-from somatic.workers.ready import CellMeasurer, keep_for_good
+from somatic.workers.ready_published import CellMeasurer, keep_for_good
 
 __all__ = ["CellMeasurer"]
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 import pandas as pd
 
-from somatic.extraction import Extraction
-from somatic.planning.estimate import SYNAPSE_CELLS, Estimate, estimate_extraction
+from somatic.extracting.estimate import SYNAPSE_CELLS, Estimate, estimate_extraction
+from somatic.extracting.extraction import Extraction
 from somatic.planning.plan import Plan, load_plan, make_plan
 from somatic.results.ledger import Ledger
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei, Resolution
 
 CHUNKS_PER_SHARD = 20

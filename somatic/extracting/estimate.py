@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from somatic.extraction import Extraction
+from somatic.extracting.extraction import Extraction
 from somatic.planning.plan import POSITION, Plan
 from somatic.workers.memory import worker_memory_bytes
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from somatic.errors import StoreError, one_line
-from somatic.results.store import ResultStore
+from somatic.storage.store import ResultStore
 
 _ROW_GROUP = 65_536
 _FEW = 1_000

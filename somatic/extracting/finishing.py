@@ -5,20 +5,20 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from somatic.extraction import Extraction
-from somatic.planning.estimate import Estimate
+from somatic.extracting.cost import Cost, load_cost
+from somatic.extracting.estimate import Estimate
+from somatic.extracting.extraction import Extraction
 from somatic.planning.plan import Plan
 from somatic.results.changes import count_changes, put_changes
 from somatic.results.collect import gather
-from somatic.results.cost import Cost, load_cost
 from somatic.results.flags import put_flags
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.mesh_layer import MeshLayer
-from somatic.results.parquet import table_from_parquet
-from somatic.results.places import CHANGES, FEATURES, FLAGS, MESHES, NUCLEI
 from somatic.results.runs import Run
 from somatic.results.segment_properties import segment_properties
 from somatic.results.table import Collected, put_tables
+from somatic.storage.parquet import table_from_parquet
+from somatic.storage.places import CHANGES, FEATURES, FLAGS, MESHES, NUCLEI
 from somatic.tables import Nuclei
 
 

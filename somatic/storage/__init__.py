@@ -1,0 +1,1 @@
+"""Files at any URL: bytes, Parquet, JSON, and where results lie."""
