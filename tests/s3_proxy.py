@@ -26,12 +26,16 @@ class S3Proxy:
         Wait before each answer.
     refused : int
         How many requests were answered with 503.
+    refuses : int or None
+        It is no longer busy when it has answered so many with 503; None: for ever.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.busy = False
         self.delay_s = 0.0
         self.refused = 0
+        self.refuses: int | None = None
+        self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self, urlsplit(endpoint).netloc))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -42,6 +46,15 @@ class S3Proxy:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def refuse(self) -> bool:
+        """Whether to answer a request with 503, which counts."""
+        with self._lock:
+            if not self.busy:
+                return False
+            self.refused += 1
+            self.busy = self.refused != self.refuses
+            return True
 
 
 class _Server(ThreadingHTTPServer):
@@ -59,8 +72,7 @@ def _handler(proxy: S3Proxy, behind: str) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             body = self._body()
             time.sleep(proxy.delay_s)
-            if proxy.busy:
-                proxy.refused += 1
+            if proxy.refuse():
                 self._send(503, {"Content-Type": "application/xml"}, _BUSY)
                 return
             connection = http.client.HTTPConnection(behind, timeout=60)

@@ -525,7 +525,8 @@ def test_passing_faults_cost_no_row(capped: CaveServer, fault: str) -> None:
 def test_slow_answers_cost_no_row(capped: CaveServer) -> None:
     """An answer that takes longer than our patience is asked for again."""
     capped.slow("/query", 0.6, times=2)
-    tables = CaveTables(source(capped), 1300, replace(HURRY, query_s=0.3), RateLimiter(100_000))
+    # On a busy machine others may be as late.
+    tables = CaveTables(source(capped), 1300, replace(HURRY, query_s=0.3, tries=30), RateLimiter(100_000))
     start = time.monotonic()
     assert tables.nuclei().frame["nucleus_id"].tolist() == sorted(nucleus_frame()["id"])
     assert time.monotonic() - start > 0.6

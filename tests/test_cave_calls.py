@@ -1,13 +1,14 @@
 """`somatic.cave.calls`: rate limit, waiting, and trying again."""
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
+from somatic.cave import calls
 from somatic.cave.calls import Patience, RateLimiter, call, limiter_for
 from somatic.cave.errors import CaveBusy, CaveNotFound
 from somatic.errors import CaveError, CaveUnavailable
@@ -39,30 +40,70 @@ def ask_cave(ask: Callable[[], str], patience: Patience = HURRY, limiter: RateLi
     return call("nuclei", ask, server="https://cave.example", patience=patience, limiter=limiter, give_up_s=5)
 
 
+class Noted(deque[float]):
+    """The moments that a limiter notes, with those that it has forgotten since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[float] = []
+
+    def append(self, moment: float) -> None:
+        """Note one."""
+        self.all.append(moment)
+        super().append(moment)
+
+
+class Clock:
+    """A clock that only those who sleep move."""
+
+    def __init__(self) -> None:
+        self.now = 64.0
+
+    def monotonic(self) -> float:
+        """What it shows."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Move it."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all limiters."""
+    clock = Clock()
+    monkeypatch.setattr(calls, "time", clock)
+    return clock
+
+
 def test_limiter_keeps_every_window() -> None:
     """Eight threads that all want through at once never pass more than 5 requests within any window."""
-    limiter, passed, lock = RateLimiter(5, window_s=0.2), [], threading.Lock()
-
-    def go(_: int) -> None:
-        limiter.wait()
-        with lock:
-            passed.append(time.monotonic())
-
+    limiter, noted = RateLimiter(5, window_s=0.2), Noted()
+    limiter._passed = noted
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(go, range(20)))
-    passed.sort()
-    # The stamps are taken after the limiter let go, so a window may look a little shorter here.
-    assert all(later - earlier > 0.17 for earlier, later in zip(passed, passed[5:], strict=False))
-    assert passed[-1] - passed[0] < 1.5
+        list(pool.map(lambda _: limiter.wait(), range(20)))
+    assert len(noted.all) == 20
+    assert all(later - earlier >= 0.2 for earlier, later in zip(noted.all, noted.all[5:], strict=False))
 
 
-def test_limiter_within_its_limit_does_not_wait() -> None:
-    """180 requests pass at once when there were none before."""
+def test_limiter_waits_no_longer_than_it_must(clock: Clock) -> None:
+    """As soon as a window is over the next requests pass."""
+    limiter, noted = RateLimiter(5, window_s=2.0), Noted()
+    limiter._passed = noted
+    for _ in range(12):
+        limiter.wait()
+    assert noted.all == [64.0] * 5 + [66.0] * 5 + [68.0] * 2
+    assert clock.now == 68.0
+
+
+def test_limiter_within_its_limit_does_not_wait(clock: Clock) -> None:
+    """180 requests pass at once when there were none before, and the next a minute later."""
     limiter = RateLimiter()
-    start = time.monotonic()
     for _ in range(180):
         limiter.wait()
-    assert time.monotonic() - start < 0.5
+    assert clock.now == 64.0
+    limiter.wait()
+    assert clock.now == 124.0
 
 
 def test_pause_holds_all_threads() -> None:
@@ -71,9 +112,19 @@ def test_pause_holds_all_threads() -> None:
     start = time.monotonic()
     limiter.pause(0.3)
     limiter.pause(0.01)
+    assert limiter._paused_until - start >= 0.3
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: limiter.wait(), range(4)))
-    assert 0.3 <= time.monotonic() - start < 1
+    assert len(limiter._passed) == 4
+    assert min(limiter._passed) >= limiter._paused_until
+
+
+def test_pause_ends_in_time(clock: Clock) -> None:
+    """When it is over the next request passes."""
+    limiter = RateLimiter()
+    limiter.pause(3)
+    limiter.wait()
+    assert clock.now == 67.0
 
 
 def test_limiter_must_let_something_pass() -> None:
@@ -146,19 +197,16 @@ def test_time_is_bounded() -> None:
 def test_rate_limit_pauses_the_limiter(status: int, message: str) -> None:
     """A rate limit, hidden in a 500 or not, holds up everybody who uses the limiter, and is then tried again."""
     limiter = RateLimiter()
-    start = time.monotonic()
-    assert ask_cave(answers(status, 200, message=message), Patience(busy_pause_s=0.2), limiter) == "rows"
-    limiter.wait()
-    assert time.monotonic() - start >= 0.2
+    asked = time.monotonic()
+    assert ask_cave(answers(status, 200, message=message), Patience(busy_pause_s=60), limiter) == "rows"
+    assert asked + 60 <= limiter._paused_until <= time.monotonic() + 60
 
 
 def test_server_says_how_long_to_wait() -> None:
     """Retry-After counts for more than our own pause."""
-    limiter = RateLimiter()
+    limiter, asked = RateLimiter(), time.monotonic()
     ask_cave(answers(429, 200, headers={"Retry-After": "0.3"}), Patience(busy_pause_s=60), limiter)
-    start = time.monotonic()
-    limiter.wait()
-    assert 0.1 < time.monotonic() - start < 1
+    assert asked + 0.3 <= limiter._paused_until <= time.monotonic() + 0.3
 
 
 def test_rate_limit_for_ever() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import trimesh
+from scipy import ndimage
 
 from sandbox.bodies import ellipsoid_voxels
 from somatic.corrected import mask as steps
@@ -225,4 +226,6 @@ def test_random_labels_never_fail() -> None:
         labels[tuple(shape // 2)] = LABEL
         found, columns = repaired(labels)
         assert found.any()
+        taken = found & (labels == NEIGHBOUR)
+        assert ndimage.binary_fill_holes(found & ~taken)[taken].all()
         assert columns["n_components"] >= 1

@@ -1,22 +1,17 @@
 """Dataset files: what they mean, and what is said when they are wrong."""
 
-import json
 import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from dataset_files import load, refusal, served
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.cave.server import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
 from somatic.dataset import (
     CaveSource,
     Dataset,
@@ -36,7 +31,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(toml|json)\n(.*?)```", DOCS, re.DOTALL)
 
-ROOT = 864691135012345678
 CAVE = """
 name = "volume"
 mip = 3
@@ -53,39 +47,6 @@ segmentation = "seg"
 nuclei = "nuclei.csv"
 resolution_nm = [4, 4, 40]
 """
-SEED = {
-    "dataset": "minnie65_public",
-    "materialization_version": 661,
-    "voxel_resolution": [4, 4, 40],
-    "nuc_seg_source": "precomputed://https://example.org/nuclei",
-    "nucleus_table": "nucleus_detection_lookup_v1",
-    "output_filepath": "../data",
-    "google_bucket": "a-bucket",
-    "google_secret": "geheim",
-    "token_file": "~/geheim.json",
-    "gcsfs_project": "",
-    "disk_cache_path": "minnie_meshes_661",
-    "mip_level": 3,
-    "chunk": 10,
-    "cutout_radius": 15,
-    "pool_size": 2,
-}
-
-
-def load(folder: Path, text: str, name: str = "volume.toml") -> Dataset:
-    """Load a dataset from a text."""
-    (folder / name).write_text(text)
-    return load_dataset(folder / name)
-
-
-def refusal(folder: Path, text: str, name: str = "volume.toml") -> str:
-    """The one line with which a file is refused; it begins with the file."""
-    with pytest.raises(DatasetError) as caught:
-        load(folder, text, name)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(f"{folder / name}: ")
-    return message.removeprefix(f"{folder / name}: ")
 
 
 def test_minnie65_is_what_the_public_release_says() -> None:
@@ -329,35 +290,6 @@ def test_kinds_of_segmentations() -> None:
     assert segmentation_kind("precomputed://gs://bucket/seg") == "flat"
 
 
-def the_datastack(segmentation: str) -> Datastack:
-    """A datastack named like the public one, with one nucleus, two synapses and two versions."""
-    nucleus = pd.DataFrame({"id": [5], "pt_root_id": pd.array([ROOT], dtype="Int64")})
-    synapses = pd.DataFrame({"id": [1, 2], "pre_pt_root_id": [ROOT + 1, ROOT], "post_pt_root_id": [ROOT, ROOT]})
-    for number, axis in enumerate("xyz", 1):
-        nucleus[f"pt_position_{axis}"] = 10 * number
-        nucleus[f"pt_position_lookup_{axis}"] = 11 * number
-        synapses[f"ctr_pt_position_{axis}"] = 10 * number
-    versions = [
-        MaterializedVersion(
-            number,
-            datetime(2024, 1, 21, 20, 17, 9, 199182),
-            tables={"synapses_of_it": CaveTable(synapses, (4.0, 4.0, 40.0), "synapse")},
-            views={"nucleus_detection_lookup_v1": CaveView(nucleus, (4.0, 4.0, 40.0))},
-        )
-        for number in (661, 943)
-    ]
-    return Datastack("minnie65_public", "minnie", segmentation, versions, synapse_table="synapses_of_it")
-
-
-@contextmanager
-def served(dataset: Dataset, segmentation: str) -> Iterator[Dataset]:
-    """The dataset, at a CAVE server on this machine whose datastack names a segmentation."""
-    assert dataset.cave is not None
-    with CaveServer(the_datastack(segmentation), token="abc") as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAVE_TOKEN", "abc")
-        yield dataset.model_copy(update={"cave": dataset.cave.model_copy(update={"server": server.url})})
-
-
 def test_the_segmentation_of_the_datastack(tmp_path: Path) -> None:
     """A dataset of CAVE that names no segmentation means the datastack's own; a version's own entry wins."""
     text = CAVE.replace('segmentation = "precomputed://gs://bucket/seg"', "[segmentations]\n661 = '/a'")
@@ -373,73 +305,6 @@ def test_the_segmentation_of_the_datastack(tmp_path: Path) -> None:
         source = open_source(there)
         with pytest.raises(DatasetError, match="add segmentation"):
             open_segmentation_url(there, source)
-
-
-def test_the_old_input(tmp_path: Path) -> None:
-    """The JSON of Extract_Somatic_Features means the same as before."""
-    dataset = load(tmp_path, json.dumps(SEED), "old.json")
-    assert (dataset.name, dataset.mip, dataset.cutout_radius_um) == ("minnie65_public", 3, 15.0)
-    assert dataset.default_version == 661
-    assert dataset.results == str(tmp_path.parent / "data")
-    assert dataset.segmentation is None
-    assert dataset.cave == CaveSource(
-        server="https://global.daf-apis.com",
-        datastack="minnie65_public",
-        nuclei=TableName(view="nucleus_detection_lookup_v1", position="pt_position_lookup"),
-        nucleus_segmentation="precomputed://https://example.org/nuclei",
-        synapses="datastack",
-    )
-
-
-def test_what_of_the_old_input_has_no_effect_is_said(tmp_path: Path) -> None:
-    """A note for each key that is filled in and does nothing any more, without its value; equality ignores notes."""
-    dataset = load(tmp_path, json.dumps(SEED), "old.json")
-    keys = [note.removeprefix(f"{tmp_path / 'old.json'}: ").split()[0] for note in dataset.notes]
-    idle = ["voxel_resolution", "google_bucket", "google_secret", "token_file", "disk_cache_path"]
-    assert keys == [*idle, "chunk", "pool_size"]
-    assert "geheim" not in " ".join(dataset.notes) + repr(dataset) + dataset.model_dump_json()
-    lean = {key: SEED[key] for key in SEED if key not in keys}
-    assert load(tmp_path, json.dumps(lean), "lean.json") == dataset
-    assert load_dataset(tmp_path / "lean.json").notes == []
-
-
-def test_the_old_input_at_a_cave_server(tmp_path: Path) -> None:
-    """An old input opens its own version, its view at pt_position_lookup, and the datastack's synapse table."""
-    with served(load(tmp_path, json.dumps(SEED), "old.json"), "precomputed://gs://bucket/own") as dataset:
-        source = open_source(dataset)
-        synapses = source.synapses([ROOT], [0, 0, 0], [1e6, 1e6, 1e6])
-        assert source.version == 661
-        assert source.nuclei().frame.to_numpy().tolist() == [[5, ROOT, 11, 22, 33]]
-        assert source.nucleus_segmentation == "precomputed://https://example.org/nuclei"
-        assert synapses is not None
-        assert synapses.frame["synapse_id"].tolist() == [1]
-        assert open_segmentation_url(dataset, source) == "precomputed://gs://bucket/own"
-
-
-def test_the_old_input_on_a_graph(tmp_path: Path) -> None:
-    """The datastack's own segmentation is a graph on minnie65, as the old scripts read it."""
-    old = load(tmp_path, json.dumps(SEED), "old.json")
-    with served(old, "graphene://{server}/segmentation/table/minnie65_public") as dataset:
-        url = open_segmentation_url(dataset, open_source(dataset))
-        assert url == f"graphene://{dataset.cave.server if dataset.cave else ''}/segmentation/table/minnie65_public"
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"mip_level": "3"}, ["mip_level: found '3'"]),
-        ({"dataset": None}, ["dataset: found None", "datastack"]),
-        ({"nucleus_table": ""}, ["nucleus_table: found ''"]),
-        ({"cutout_radius": 0}, ["cutout_radius: found 0"]),
-        ({"materialization_version": "661"}, ["materialization_version: found '661'"]),
-        ({"cutout_radus": 15}, ["cutout_radus: unknown key, did you mean cutout_radius?"]),
-    ],
-)
-def test_wrong_old_inputs_are_refused(tmp_path: Path, changes: dict[str, object], said: list[str]) -> None:
-    """A wrong old input is refused with its own keys."""
-    message = refusal(tmp_path, json.dumps({**SEED, **changes}), "old.json")
-    assert [part for part in said if part not in message] == []
-    assert "geheim" not in message
 
 
 @pytest.mark.parametrize(

@@ -24,16 +24,47 @@ def _blocks(language: str) -> list[tuple[str, str]]:
     return [(page.name, block) for page in PAGES for block in pattern.findall(page.read_text())]
 
 
+def _command(text: str) -> str:
+    """A line of a shell without what stands before the command: variables, or the container that runs it."""
+    return re.sub(r"^(\w+=\S*\s+)+|^docker run .* somatic (?=somatic )", "", " ".join(text.split()))
+
+
 def _somatic_lines() -> list[str]:
-    lines = [line.partition("  #")[0].strip() for _, block in _blocks("bash") for line in block.splitlines()]
+    text = "\n".join(block.replace("\\\n", "") for _, block in _blocks("bash"))
+    lines = [_command(line.partition("  #")[0]) for line in text.splitlines()]
     return sorted({line for line in lines if line.startswith("somatic ")})
+
+
+def _somatic_words() -> list[str]:
+    texts = [re.sub(r"^```.*$", "", page.read_text(), flags=re.MULTILINE) for page in PAGES]
+    spans = [_command(span) for text in texts for span in re.findall(r"`([^`]+)`", text)]
+    return sorted({span for span in spans if span.startswith("somatic ")})
 
 
 @pytest.mark.parametrize("line", _somatic_lines())
 def test_commands_in_the_documentation_parse(line: str) -> None:
-    """Every `somatic ...` of the documentation names a subcommand and options that exist."""
+    """Every line with `somatic ...` of a block names a subcommand and options that exist, with values they take."""
     name, *arguments = shlex.split(line)[1:]
     get_command(app).commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("words", _somatic_words())
+def test_commands_within_a_sentence_exist(words: str) -> None:
+    """Every `somatic ...` of a sentence or a table names a subcommand and options that exist; values may be missing."""
+    command = get_command(app)
+    _, *rest = words.split()
+    if not rest[0].startswith("-"):
+        command = command.commands[rest.pop(0)]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= {*known, "--help"}
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    """In blocks and in sentences, behind variables, and in a container."""
+    assert _command("A=1 B=https://x.org/y somatic deploy --to z") == "somatic deploy --to z"
+    assert _command("docker run --rm -e CAVE_TOKEN somatic somatic cell a 5") == "somatic cell a 5"
+    assert "somatic demo" in _somatic_lines()
+    assert "somatic datasets" in _somatic_words()
 
 
 @pytest.mark.parametrize(("page", "block"), _blocks("python"))
@@ -68,18 +99,45 @@ def test_citation_names_the_version_of_the_package() -> None:
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_no_dependency_is_under_the_gpl() -> None:
-    """What the lock installs may be used under a permissive licence or the LGPL."""
-    locked = set(re.findall(r"^([a-z0-9_.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    checked = set()
+_PERMISSIVE = re.compile(r"\b(MIT|0?BSD|Apache|PSF|Python Software Foundation|MPL|Mozilla Public License|ISC|ZPL)\b")
+_COPYLEFT = re.compile(r"GPL|General Public License|Affero", re.IGNORECASE)
+_STRONG = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public License|Affero", re.IGNORECASE)
+_KNOWN = {
+    "pysimdjson": "MIT",  # its metadata name none, its LICENSE is this one
+    "text-unidecode": "Artistic License",  # of two to choose from
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _licences() -> dict[str, str]:
+    """What is installed of the locks of the command and of the image, and what each package says of its licence."""
+    locks = "".join((ROOT / f"requirements{name}.lock").read_text() for name in ("", "-worker"))
+    locked = set(map(_plain, re.findall(r"^([A-Za-z0-9_.-]+)==", locks, re.MULTILINE)))
+    found = {}
     for package in distributions():
-        name = re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()
-        if name not in {re.sub(r"[-_.]+", "-", n) for n in locked}:
-            continue
-        checked.add(name)
-        classifiers = [c for c in package.metadata.get_all("Classifier") or [] if c.startswith("License")]
-        words = " ".join([package.metadata.get("License-Expression") or "", *classifiers])
-        copyleft = re.search(r"(?<!L)A?GPL|(?<!Lesser )General Public License|Affero", words)
-        # text-unidecode may be used under the Artistic License instead.
-        assert not copyleft or name == "text-unidecode", f"{name}: {words}"
-    assert len(checked) > 100
+        name, metadata = _plain(package.metadata["Name"]), package.metadata
+        if name in locked:
+            # Some put the whole text there, which may name other licences; its first line is the title.
+            title = (metadata.get("License") or "").strip().partition("\n")[0]
+            classifiers = [c for c in metadata.get_all("Classifier") or [] if c.startswith("License")]
+            said = "; ".join([metadata.get("License-Expression") or "", title, *classifiers])
+            found[name] = _KNOWN.get(name, said)
+    return found
+
+
+def test_no_dependency_is_under_the_gpl() -> None:
+    """What the locks install says its licence, and that is a permissive one or the LGPL."""
+    licences = _licences()
+    assert len(licences) > 100
+    assert {name: said for name, said in licences.items() if _STRONG.search(said)} == {}
+    known = re.compile(f"{_PERMISSIVE.pattern}|{_COPYLEFT.pattern}|Artistic")
+    assert {name: said for name, said in licences.items() if not known.search(said)} == {}
+
+
+def test_every_dependency_under_the_lgpl_is_documented() -> None:
+    """The table of docs/licences.md has those that are installed, and no other."""
+    named = re.findall(r"^\| (\S+) \| LGPL", (ROOT / "docs" / "licences.md").read_text(), re.MULTILINE)
+    assert {name for name, said in _licences().items() if _COPYLEFT.search(said)} == set(named)

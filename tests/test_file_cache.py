@@ -163,6 +163,7 @@ def test_a_process_that_is_killed_lets_go(server: FileServer, tmp_path: Path) ->
     process = context.Process(target=read_in_process, args=(server.url("seg"), tmp_path / "cache"))
     process.start()
     while not any(FILE in path for path in server.asked):
+        assert process.is_alive()
         time.sleep(0.01)
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)

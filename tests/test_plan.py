@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -342,9 +343,12 @@ def test_estimate_counts_what_is_left() -> None:
 
 
 def test_plan_of_minnie65_size_is_made_in_seconds() -> None:
-    """144,000 nuclei, as many as minnie65 has, are planned in a few seconds."""
+    """144,000 nuclei, as many as minnie65 has, are planned in a few seconds of processor time."""
     nuclei = made_nuclei(144_000)
+    begun = time.process_time()
     plan = make_plan(nuclei, radius_nm=RADIUS_NM)
+    # Many times what it takes, since a machine may be slower or busy.
+    assert time.process_time() - begun < 20
     assert plan.n_chunks == 14_400
     jumps_nm = np.abs(np.diff(plan.rows[["x_vx", "y_vx", "z_vx"]].to_numpy(dtype=float) * RESOLUTION_NM, axis=0))
     # In random order the median distance along x would be 117,000 nm.

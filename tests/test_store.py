@@ -318,8 +318,13 @@ def test_a_busy_place_is_waited_for(s3_endpoint: str, s3_url: str, monkeypatch: 
         proxy.busy = True
         with pytest.raises(StoreUnavailable):
             store.put("chunks/a", b"x", patience_s=0)
-        threading.Timer(3, setattr, (proxy, "busy", False)).start()
-        assert store.put_new("chunks/a", b"x")
+        proxy.refuses = 2 * proxy.refused + 1
+        store.put("chunks/a", b"x")
+        assert proxy.refused == proxy.refuses
+        # Nor is a file that is there written again because nobody could look for it.
+        proxy.busy, proxy.refuses = True, proxy.refused + 2
+        assert not store.put_new("chunks/a", b"y")
+        assert proxy.refused == proxy.refuses
         assert store.get("chunks/a") == b"x"
 
 

@@ -1,14 +1,22 @@
 """Running the command `somatic` in tests, and changing its inputs."""
 
 import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cli.main import main
+from somatic.cave import calls as cave_calls
 
 SOMATIC = Path(sys.executable).with_name("somatic")
 EXTENT_UM = (36.0, 24.0, 38.0)
@@ -43,6 +51,38 @@ Run = Callable[..., Ran]
 def laptop(home: Path) -> dict[str, str]:
     """Variables of a person's environment."""
     return {"HOME": str(home), "CAVE_TOKEN": TOKEN, "COLUMNS": "80"}
+
+
+@contextlib.contextmanager
+def at_a_laptop(folder: Path) -> Iterator[None]:
+    """A home, a current folder and a terminal of 80 columns for this process; the token that opens the server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in laptop(folder).items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        # Each command has a process, and so a rate limiter, of its own; these run in one process.
+        patch.setattr(cave_calls, "_limiters", {})
+        yield
+
+
+def run_here(*arguments: object) -> Ran:
+    """Run the command in this process, through the entry point of the command line."""
+    started, on_sigterm = time.monotonic(), signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["somatic", *map(str, arguments)]),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        try:
+            main()
+            raise AssertionError("the entry point must end with a status")
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+    assert isinstance(status, int)
+    return Ran(status, out.getvalue(), err.getvalue(), time.monotonic() - started)
 
 
 @dataclass

@@ -2,25 +2,30 @@
 
 import contextlib
 import gzip
-import io
 import os
 import shutil
-import signal
 import socket
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from command_line import EXTENT_UM, NO_PERMISSION, NO_TERMS, TOKEN, Ran, Run, Running, changed, laptop, start
+from command_line import (
+    EXTENT_UM,
+    NO_PERMISSION,
+    NO_TERMS,
+    TOKEN,
+    Ran,
+    Run,
+    Running,
+    at_a_laptop,
+    changed,
+    run_here,
+    start,
+)
 
-from cli.main import main
 from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
 from sandbox.phantom.scene import Scene, write_scene
-from somatic.cave import calls as cave_calls
 
 RADIUS_UM = 5
 """Small cutouts are fast; what is measured in them is tested elsewhere."""
@@ -71,42 +76,20 @@ def no_mesh_toml(scene: Scene, files_toml: Path, cell_id: int, tmp_path_factory:
 
 
 @pytest.fixture(autouse=True)
-def _laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home, a current folder and a terminal of 80 columns for each test; the token that opens the server."""
-    for name, value in laptop(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    # Each command has a process, and so a rate limiter, of its own; these run in one process.
-    monkeypatch.setattr(cave_calls, "_limiters", {})
+def _laptop(tmp_path: Path) -> Iterator[None]:
+    """A laptop for each test."""
+    with at_a_laptop(tmp_path):
+        yield
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in this process, through the entry point of the command line."""
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["somatic", *map(str, arguments)])
-        started, on_sigterm = time.monotonic(), signal.getsignal(signal.SIGTERM)
-        with (
-            mock.patch.dict(os.environ),
-            contextlib.redirect_stdout(io.StringIO()) as out,
-            contextlib.redirect_stderr(io.StringIO()) as err,
-        ):
-            try:
-                main()
-                raise AssertionError("the entry point must end with a status")
-            except SystemExit as ended:
-                status = ended.code or 0
-            finally:
-                signal.signal(signal.SIGTERM, on_sigterm)
-        assert isinstance(status, int)
-        return Ran(status, out.getvalue(), err.getvalue(), time.monotonic() - started)
-
-    return run
+def run() -> Run:
+    """Run the command in this process."""
+    return run_here
 
 
-@pytest.fixture
-def run_flow(run: Run, prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="session")
+def run_flow(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same, with a Prefect server for the flow."""
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
@@ -117,7 +100,7 @@ def run_flow(run: Run, prefect_api_url: str, tmp_path_factory: pytest.TempPathFa
     def run_flow(*arguments: object, api_url: str = prefect_api_url) -> Ran:
         with temporary_settings({PREFECT_API_URL: api_url, PREFECT_HOME: home}):
             try:
-                return run(*arguments)
+                return run_here(*arguments)
             finally:
                 send_what_is_left()
 
@@ -189,11 +172,6 @@ def _begin_waiting(request: pytest.FixtureRequest) -> None:
         return
     if any("waiting" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("waiting")
-
-
-def _with_small_cutouts(path: Path) -> Path:
-    path.write_text(path.read_text().replace("mip = 0\n", f"mip = 0\ncutout_radius_um = {RADIUS_UM}\n"))
-    return path
 
 
 def _with_small_cutouts(path: Path) -> Path:

@@ -11,16 +11,16 @@ import pytest
 import trimesh
 from chromium import AXE, axe_source, look_at, needs_chromium, serious
 from cloudvolume import CloudVolume
-from command_line import Run, start
+from command_line import Run, at_a_laptop, run_here
 
 from sandbox.phantom.scene import Scene
 
 
 @pytest.fixture(scope="module")
-def results(files_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(run_flow: Run, files_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the results of an extraction of the scene."""
-    folder = tmp_path_factory.mktemp("reported")
-    ran = start("extract", files_toml, "--to", folder / "results", "--workers", 1, folder=folder).ended(within_s=240)
+    with at_a_laptop(tmp_path_factory.mktemp("reported")):
+        ran = run_flow("extract", files_toml, "--to", "results", "--workers", 1)
     assert ran.status == 0, ran.err
     return Path(ran.out.splitlines()[-1]).parent
 
@@ -101,7 +101,8 @@ def page(files_toml: Path, results: Path, cell_id: int, tmp_path_factory: pytest
     """Page about a cell, with its picture beside it."""
     folder = tmp_path_factory.mktemp("cell")
     options = ["--report", "cell.html", "--png", "cell.png", "--results", results]
-    ran = start("cell", files_toml, cell_id, *options, folder=folder).ended(within_s=120)
+    with at_a_laptop(folder):
+        ran = run_here("cell", files_toml, cell_id, *options)
     assert ran.status == 0, ran.err
     return folder / "cell.html"
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from command_line import Run
+import pytest
+from command_line import Run, at_a_laptop
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 
@@ -12,17 +13,26 @@ def said(out: str) -> dict[str, str]:
     return {"title": title} | {line[:14].strip(): line[14:].strip() for line in lines}
 
 
-def test_after_a_run(run: Run, files_toml: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def results(run_flow: Run, files_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an extraction of two nuclei has put its results."""
+    folder = tmp_path_factory.mktemp("status")
+    with at_a_laptop(folder):
+        assert run_flow("extract", files_toml, "--limit", 2, "--to", "results").status == 0
+    return folder / "results"
+
+
+def test_after_a_run(run: Run, files_toml: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same counts that the run ended with, and where its results are; without a server nothing of Prefect."""
+    monkeypatch.chdir(results.parent)
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        assert run("extract", files_toml, "--limit", 2, "--to", "results").status == 0
         ran = run("status", files_toml, "--to", "results")
     assert (ran.status, ran.err) == (0, "")
     shown = said(ran.out)
     assert shown["title"] == "tables v1"
     assert shown["nuclei"] == "2: 1 ok, 0 failed, 1 skipped"
     assert shown["run"].startswith("planned ")
-    assert shown["results"].startswith(f"{tmp_path}/results/tables/v1/")
+    assert shown["results"].startswith(f"{results}/tables/v1/")
     assert {"shards", "rate"}.isdisjoint(shown)
 
 
@@ -34,11 +44,10 @@ def test_nothing_there(run: Run, files_toml: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_not_there(run: Run, files_toml: Path) -> None:
+def test_a_server_that_is_not_there(run: Run, files_toml: Path, results: Path) -> None:
     """What is stored is shown all the same, and why Prefect's part is missing."""
-    assert run("extract", files_toml, "--limit", 2, "--to", "results").status == 0
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        ran = run("status", files_toml, "--to", "results")
+        ran = run("status", files_toml, "--to", results)
     assert ran.status == 0
     assert "2: 1 ok, 0 failed, 1 skipped" in ran.out
     assert ran.err.startswith("somatic: Prefect's server could not be asked (")

@@ -66,7 +66,7 @@ def test_cancelled(lab: Lab, undisturbed: Results) -> None:
 
 @pytest.fixture
 def _short_silence(lab: Lab) -> None:
-    """The automation for silent runs waits 70 s in place of nine minutes: a sign of life comes every 30 s."""
+    """The automation for silent runs waits 70 s in place of half an hour: a sign of life comes every 30 s."""
     automation = silent_runs()
     assert isinstance(automation.trigger, EventTrigger)
     automation.trigger.within = timedelta(seconds=70)

@@ -1,12 +1,10 @@
 """Bringing everything to a Prefect server, again and again."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EVERYTHING, IMAGE, Deploy, everything_on
+from conftest import EVERYTHING, IMAGE, Deploy, everything_on, prefect
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
@@ -18,8 +16,6 @@ from deployments.change import Change
 from deployments.limits import cave_servers
 from somatic.errors import PermanentError
 from tasks.limits import SLOTS, SLOTS_PER_S
-
-BIN = Path(sys.executable).parent
 
 CAVE_LIMIT = "cave-global-daf-apis-com"
 
@@ -117,8 +113,7 @@ def test_the_limit_of_cave(deployed: Deploy, client: SyncPrefectClient) -> None:
     """It lets pass what CAVE allows in a minute; what a person makes of it, or of its being on, stays."""
     made = client.read_global_concurrency_limit_by_name(CAVE_LIMIT)
     assert (made.limit, made.slot_decay_per_second, made.active) == (SLOTS, SLOTS_PER_S, True)
-    update = ["global-concurrency-limit", "update", CAVE_LIMIT, "--limit", "60", "--slot-decay-per-second", "5"]
-    subprocess.run([BIN / "prefect", *update], check=True, timeout=60, capture_output=True)
+    prefect("global-concurrency-limit", "update", CAVE_LIMIT, "--limit", "60", "--slot-decay-per-second", "5")
     client.update_global_concurrency_limit(CAVE_LIMIT, GlobalConcurrencyLimitUpdate(active=False))
     assert different(deployed()) == {}
     kept = client.read_global_concurrency_limit_by_name(CAVE_LIMIT)

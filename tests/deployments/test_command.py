@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import EVERYTHING, IMAGE, Deploy, everything_on, hasten
+from conftest import EVERYTHING, IMAGE, Deploy, everything_on, hasten, prefect
 from file_server import Fault, FileServer
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
@@ -33,7 +32,6 @@ from cli.main import main
 from deployments.automations import restarted_extractions
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,9 @@ def test_what_it_prints(somatic: Somatic, client: SyncPrefectClient) -> None:  #
     assert all(line.startswith("would ") for line in announced)
 
 
-def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: Path) -> None:
+def test_prefect_deploy(
+    deployed: Deploy, client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`prefect deploy --all` makes the very deployments that somatic makes, and takes no automation away.
 
     The entries for another dataset in the comment of prefect.yaml work as they stand there.
@@ -163,16 +163,8 @@ def test_prefect_deploy(deployed: Deploy, client: SyncPrefectClient, tmp_path: P
     assert len(entries) == 12
     path = tmp_path / "prefect.yaml"
     path.write_text("\n".join([text, *entries, ""]))
-    ran = subprocess.run(
-        [BIN / "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", path],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    monkeypatch.chdir(ROOT)
+    prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(path))
     assert {automation.id for automation in client.read_automations()} == automations
     assert {change.what for change in deployed() if change.did != "left"} == set()
 
@@ -201,8 +193,8 @@ def test_undo(deploy: Deploy, client: SyncPrefectClient) -> None:
     assert block
     for line in block[1].splitlines():
         program, *arguments = shlex.split(line)
-        ran = subprocess.run([BIN / program, *arguments], capture_output=True, text=True, timeout=60, check=False)
-        assert ran.returncode == 0, line + ran.stdout + ran.stderr
+        assert program == "prefect"
+        prefect(*arguments)
     assert everything_on(client) == before
 
 

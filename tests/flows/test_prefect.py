@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import prefect.client.base
 import pytest
 from extracting import Results, Spot, error_of, proofread, run, without_nuclei
 from file_server import Fault, FileServer
@@ -332,8 +334,15 @@ def test_a_server_that_does_not_answer_for_a_while(
         def on_progress(progress: Progress) -> None:
             relay.cut = 3 <= progress.done < 11
 
-        through_relay = {PREFECT_API_URL: relay.api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
-        with temporary_settings(through_relay), watched_by(Watcher(on_progress=on_progress)):
+        # Nobody tries again while the relay is cut, so that nobody waits for it; a server that is only busy, as it is
+        # when the machine is, is tried again as ever.
+        retries = PREFECT_CLIENT_MAX_RETRIES.value()
+        monkeypatch.setattr(
+            prefect.client.base,
+            "PREFECT_CLIENT_MAX_RETRIES",
+            SimpleNamespace(value=lambda: 0 if relay.cut else retries),
+        )
+        with temporary_settings({PREFECT_API_URL: relay.api_url}), watched_by(Watcher(on_progress=on_progress)):
             state = run(dataset, tmp_path / "results")
         relay.shutdown()
     assert relay.refused

@@ -1,9 +1,11 @@
 """The sandbox's CAVE server, asked through caveclient: answers, traps, tokens and accidents."""
 
+import asyncio
 import logging
 import socket
 import threading
 import time
+from types import SimpleNamespace
 from urllib.parse import urlparse
 
 import numpy as np
@@ -13,6 +15,7 @@ import requests
 from caveclient import CAVEclient
 from caveclient.base import AuthException
 
+from sandbox.cave import faults
 from sandbox.cave.server import CaveServer, CaveTable, Datastack, MaterializedVersion
 
 ROOT = 864_691_130_000_000_000
@@ -444,6 +447,14 @@ class TestTokens:
         assert TOKEN not in repr(server.requests) + repr(server) + repr(vars(server))
 
 
+def _until(happened, within_s=30):
+    """Whether something comes to pass."""
+    deadline = time.monotonic() + within_s
+    while not (so := happened()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return so
+
+
 class TestAccidents:
     """What goes wrong on demand."""
 
@@ -478,22 +489,33 @@ class TestAccidents:
         server.clear_faults()
         assert _post(server, f"943/views/{VIEW}").status_code == 200
 
-    def test_slow(self, server):
+    def test_slow(self, server, monkeypatch):
         """A slow answer takes its time and lets others through meanwhile; a time limit of the client ends it."""
-        server.slow("/views/", seconds=1.0, times=2)
-        start = time.monotonic()
-        waiting = threading.Thread(target=_post, args=(server, f"943/views/{VIEW}"))
+        waits, over = [], threading.Event()
+
+        async def sleep(seconds):
+            waits.append(seconds)
+            while not over.is_set():
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(faults, "asyncio", SimpleNamespace(sleep=sleep))
+        server.slow("/views/", seconds=30, times=2)
+        answers = []
+        waiting = threading.Thread(target=lambda: answers.append(_post(server, f"943/views/{VIEW}")))
         waiting.start()
-        _post(server, f"943/table/{NUCLEI}")
-        assert waiting.is_alive()
+        assert _until(lambda: waits == [30])
+        assert _post(server, f"943/table/{NUCLEI}").status_code == 200
+        assert answers == []
+        over.set()
         waiting.join()
-        assert time.monotonic() - start >= 1.0
+        assert answers[0].status_code == 200
+        over.clear()
         url = f"{server.url}/materialize/api/v3/datastack/minnie65_public/version/943/views/{VIEW}/query"
         with pytest.raises(requests.ReadTimeout):
             requests.post(url, json={}, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=0.2)
-        while server.requests[-1].status != 499 and time.monotonic() - start < 10:
-            time.sleep(0.05)
-        assert server.requests[-1].status == 499
+        over.set()
+        assert _until(lambda: server.requests[-1].status == 499)
+        assert waits == [30, 30]
 
     def test_hang_up(self, server):
         """The connection dies after half of the body; the next answer is whole."""
@@ -503,9 +525,11 @@ class TestAccidents:
         assert server.requests[-1].status is None
         assert _post(server, f"943/table/{SYNAPSES}").status_code == 200
 
-    def test_rate_limit(self, server):
+    def test_rate_limit(self, server, monkeypatch):
         """Beyond its limit a user gets the hidden 429, others and cheap requests do not, and the window passes."""
-        server.rate_limit(2, window_seconds=2)
+        clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+        monkeypatch.setattr(faults, "time", clock)
+        server.rate_limit(2)
         answers = [_post(server, f"943/views/{VIEW}") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 500]
         assert answers[2].json()["message"] == "429 Too Many Requests: 2 per 1 minute"
@@ -514,7 +538,9 @@ class TestAccidents:
         assert requests.get(f"{url}/versions", headers=headers, timeout=20).status_code == 200
         metadata = requests.get(f"{url}/version/943/views/{VIEW}/metadata", headers=headers, timeout=20)
         assert metadata.status_code == 500
-        time.sleep(2.1)
+        clock.now += 59
+        assert _post(server, f"943/views/{VIEW}").status_code == 500
+        clock.now += 1
         assert _post(server, f"943/views/{VIEW}").status_code == 200
         server.rate_limit(None)
         assert [_post(server, f"943/views/{VIEW}").status_code for _ in range(4)] == [200] * 4
