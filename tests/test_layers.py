@@ -1,6 +1,7 @@
 """The house: folders are layers, and imports run downwards only."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,30 @@ def forbidden(layer: str, source: str) -> set[str]:
 def test_imports_run_downwards(path: Path) -> None:
     """No module knows the floors above it, and the science knows nothing of Prefect."""
     assert forbidden(path.parts[0], (ROOT / path).read_text()) == set()
+
+
+def rooms_used(source: str) -> set[str]:
+    """Folders and single modules of the science that a module names in an import."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "somatic":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module.split(".")[1]} if node.module.startswith("somatic.") else set()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("somatic.")}
+    return found
+
+
+def test_rooms_of_the_science_stand_above_each_other() -> None:
+    """No folder of somatic/, and no module beside them, uses one that uses it."""
+    uses: dict[str, set[str]] = {}
+    for path in FILES:
+        if path.parts[0] == "somatic" and path.name != "__init__.py":
+            room = path.parts[1].removesuffix(".py")
+            uses.setdefault(room, set()).update(rooms_used((ROOT / path).read_text()) - {room})
+    assert uses["extracting"] >= {"workers", "results", "planning"}
+    graphlib.TopologicalSorter(uses).prepare()  # raises with the circle that it finds
 
 
 def test_every_layer_is_looked_at() -> None:
