@@ -124,12 +124,12 @@ def cells_of(tissue: Tissue) -> list[Cell]:
 def inputs_of(tissue: Tissue, file_cache: str) -> Inputs:
     """What the cells are measured from."""
     return Inputs(
-        segmentation=tissue.segmentation,
+        segmentation_url=tissue.segmentation,
         mip=0,
         radius_nm=RADIUS_NM,
         materialization_version=0,
         definitions="published",
-        nucleus_segmentation=tissue.nucleus_segmentation,
+        nuclei_url=tissue.nucleus_segmentation,
         synapses=synapses_from_raw(tissue.synapses(), resolution_nm=TABLE_NM, where="the tissue"),
         file_cache=file_cache,
     )

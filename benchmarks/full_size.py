@@ -193,14 +193,14 @@ def extract_all(dataset: Path, to: str) -> Steps:
     """Run the flow with everything real but the measuring."""
     import somatic.extracting.extraction
     from flows.extract import extract
-    from flows.watching import Watcher, watched_by
+    from flows.listening import Listener, heard_by
 
     with Steps() as steps, mock.patch.object(somatic.extracting.extraction, "extract_cells_apart", made_up):
-        watcher = Watcher(
+        listener = Listener(
             on_step=steps.on_step,
             on_estimate=lambda *_: steps.on_step("measuring (made up), writing chunk files"),
         )
-        with watched_by(watcher):
+        with heard_by(listener):
             extract(str(dataset), to=to, meshes=False, workers=2)
     return steps
 

@@ -224,7 +224,7 @@ def extract_version_2(dataset: Path, to: str) -> Steps:
     """Run the flow with everything real but the measuring, and without a limit on requests."""
     import somatic.extracting.extraction
     from flows.extract import extract
-    from flows.watching import Watcher, watched_by
+    from flows.listening import Listener, heard_by
     from somatic.cave import calls
 
     class Steadily(Steps):
@@ -238,8 +238,8 @@ def extract_version_2(dataset: Path, to: str) -> Steps:
         mock.patch.object(somatic.extracting.extraction, "extract_cells_apart", made_up),
         mock.patch.object(calls.RateLimiter, "wait"),
     ):
-        watcher = Watcher(on_step=steps.on_step, on_estimate=lambda *_: steps.on_step("measuring (made up)"))
-        with watched_by(watcher):
+        listener = Listener(on_step=steps.on_step, on_estimate=lambda *_: steps.on_step("measuring (made up)"))
+        with heard_by(listener):
             extract(str(dataset), version=2, to=to, meshes=False, workers=2)
     return steps
 

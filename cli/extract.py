@@ -23,7 +23,7 @@ from cli.options import (
 if TYPE_CHECKING:
     from prefect.flows import Flow
 
-    from flows.watching import Summary
+    from flows.listening import Summary
 
 EXAMPLES = (
     "somatic extract minnie65 --version 1300 --sample 100",

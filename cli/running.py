@@ -13,7 +13,7 @@ from cli.prefect_settings import check_server, prepare_prefect
 if TYPE_CHECKING:
     from prefect.flows import Flow
 
-    from flows.watching import Summary
+    from flows.listening import Summary
 
 
 @contextmanager
@@ -72,10 +72,10 @@ def run_shown(
             check_server()
             with own_server() as wait:
                 flow = load_flow()
-                from flows.watching import Watcher, watched_by
+                from flows.listening import Listener, heard_by
 
                 wait()
-                with watched_by(Watcher(**callbacks, on_summary=summaries.append)):
+                with heard_by(Listener(**callbacks, on_summary=summaries.append)):
                     return flow(**parameters)
     except httpx.HTTPError as error:
         raise TransientError(

@@ -14,7 +14,7 @@ from somatic.progress import duration, size_in_words
 if TYPE_CHECKING:
     from collections import Counter
 
-    from flows.watching import Summary
+    from flows.listening import Summary
     from somatic.extracting.cost import Cost
     from somatic.extracting.estimate import Estimate
     from somatic.extracting.extraction import Extraction
@@ -69,7 +69,7 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
     Yields
     ------
     dict of str to callable
-        For a `flows.watching.Watcher`, which is not made here since importing it takes seconds.
+        For a `flows.listening.Listener`, which is not made here since importing it takes seconds.
     """
     bar_width = 30 if console.width >= 100 else 12
     columns = (SpinnerColumn(), BarColumn(bar_width=bar_width), TextColumn("{task.description}"))

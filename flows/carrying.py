@@ -2,7 +2,7 @@
 
 from prefect import get_run_logger
 
-from flows.watching import Watcher
+from flows.listening import Listener
 from somatic.errors import CaveError
 from somatic.extracting.carrying import CELLS_PER_BATCH
 from somatic.extracting.extraction import Extraction
@@ -12,7 +12,7 @@ from somatic.tables import Nuclei
 from tasks.carrying import carry_cells
 
 
-def carry_over(extraction: Extraction, nuclei: Nuclei, selection: Selection, run_id: str, watcher: Watcher) -> int:
+def carry_over(extraction: Extraction, nuclei: Nuclei, selection: Selection, run_id: str, listener: Listener) -> int:
     """Take over the cells that are as they were in the base; give how many.
 
     A cell that is to be measured again, by retry or force, is not taken over.
@@ -23,7 +23,7 @@ def carry_over(extraction: Extraction, nuclei: Nuclei, selection: Selection, run
     rows = rows[rows["attempt"] == 1]
     carried = 0
     for first in range(0, len(rows), CELLS_PER_BATCH):
-        watcher.on_step(f"looking for cells that are as in v{version}: {carried:,} of {first:,}, {len(rows):,} in all")
+        listener.on_step(f"looking for cells that are as in v{version}: {carried:,} of {first:,}, {len(rows):,} in all")
         batch = rows.iloc[first : first + CELLS_PER_BATCH]
         last = first + len(batch) - 1
         try:

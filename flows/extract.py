@@ -16,7 +16,7 @@ from prefect.states import State
 from flows.carrying import carry_over
 from flows.deployed import job_memory_bytes
 from flows.fanout import cancel_children, run_shards_as, run_shards_here
-from flows.watching import Summary, present_watcher
+from flows.listening import Summary, present_listener
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import IncompleteExtraction
@@ -108,10 +108,10 @@ def extract(
         What it came to. In the style above Prefect reads it for the form of its UI.
     """
     started, sent_before = datetime.now(UTC), requests_sent()
-    log, watcher, run_id = get_run_logger(), present_watcher(), str(flow_run.id)
+    log, listener, run_id = get_run_logger(), present_listener(), str(flow_run.id)
     share_rate_limit()
 
-    watcher.on_step("connecting")
+    listener.on_step("connecting")
     described = load_dataset(dataset)
     for note in described.notes:
         log.warning(note)
@@ -132,17 +132,17 @@ def extract(
     if not shard_deployment:
         warm_up(extraction.dataset.definitions)
 
-    watcher.on_step("asking for the nuclei")
+    listener.on_step("asking for the nuclei")
     found = query_nuclei(title, extraction)
-    watcher.on_step("checking the segmentation")
+    listener.on_step("checking the segmentation")
     check_layers(title, extraction, found)
 
     selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
     if run.base and not run.plan:
         with noted_requests(extraction.store, run_id, sent_before):
-            carry_over(extraction, found, selection, run_id, watcher)
+            carry_over(extraction, found, selection, run_id, listener)
 
-    watcher.on_step("planning")
+    listener.on_step("planning")
     memory_bytes = _memory_of_a_worker(shard_deployment, workers)
     planned = plan_chunks(title, extraction, found, selection, run, memory_bytes)
     plan, estimate = planned.plan, planned.estimate
@@ -151,7 +151,7 @@ def extract(
     log.info(
         "%s: %d cells to measure in %d chunks, %d done already", title, estimate.missing, estimate.chunks, estimate.done
     )
-    watcher.on_estimate(extraction, estimate)
+    listener.on_estimate(extraction, estimate)
 
     shard_parameters = {
         "dataset": dataset,
@@ -167,17 +167,17 @@ def extract(
     }
     with noted_requests(extraction.store, run_id, sent_before):
         if shard_deployment:
-            fault = run_shards_as(shard_deployment, extraction, planned, shard_parameters, watcher.on_progress)
+            fault = run_shards_as(shard_deployment, extraction, planned, shard_parameters, listener.on_progress)
         else:
-            fault = run_shards_here(extraction, planned, shard_parameters, watcher.on_progress)
+            fault = run_shards_here(extraction, planned, shard_parameters, listener.on_progress)
 
-    watcher.on_step("collecting the table")
+    listener.on_step("collecting the table")
     everything = estimate_extraction(extraction, plan, with_nothing_done(plan, chunk), run.chunks_per_shard)
     collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, everything, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of(FEATURES), seconds, cost)
-    watcher.on_summary(summary)
+    listener.on_summary(summary)
     if fault:
         raise fault
     if not collected.planned.complete:

@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 
 from flows.deployed import UNFINISHED, how_it_ended, settles_in, start_run, start_run_again
 from flows.extract import extract
-from flows.watching import present_watcher
+from flows.listening import present_listener
 from somatic.dataset import Dataset, load_dataset
 from somatic.errors import IncompleteExtraction, PermanentError
 from somatic.extracting.extraction import Extraction
@@ -58,20 +58,20 @@ def watch(
     -------
         Versions that want a table and have no complete one, the newest first.
     """
-    log, watcher = get_run_logger(), present_watcher()
+    log, listener = get_run_logger(), present_listener()
     said: list[str] = []
 
     def say(line: str) -> None:
         log.info("%s", line)
-        watcher.on_note(line)
+        listener.on_note(line)
         said.append(line)
 
     share_rate_limit()
     described = load_dataset(dataset)
     name, results, configs = described.name, open_results(described, to), config_hashes(described)
-    watcher.on_step("asking for the versions")
+    listener.on_step("asking for the versions")
     known = query_versions(name, described)
-    watcher.on_step("reading what is stored")
+    listener.on_step("reading what is stored")
     sets = [found for found in result_sets(results) if found.config in configs]
     runs = [run for run in load_runs(results) if run.config in configs]
     found = standings(known, sets, runs)

@@ -32,7 +32,7 @@ def _said(text: str) -> str:
     return text
 
 
-def _place(text: str, info: ValidationInfo) -> str:
+def _location(text: str, info: ValidationInfo) -> str:
     """A URL as it is, a path as an absolute one; relative paths count from the folder of the dataset file."""
     folder = (info.context or {}).get("folder", Path.cwd())
     if "://" in text.removeprefix("file://"):
@@ -42,20 +42,20 @@ def _place(text: str, info: ValidationInfo) -> str:
     return f"file://{absolute}" if text.startswith("file://") else absolute
 
 
-def _layer(text: str, info: ValidationInfo) -> str:
+def _layer_url(text: str, info: ValidationInfo) -> str:
     """The URL of a layer as cloud-volume takes it, from such a URL, a URL of a bucket or a folder."""
     if text.startswith(_GRAPH):
         return text
     bare = _said(text.removeprefix(_FLAT))
     if "://" in bare and not bare.startswith(_PLACES):
         raise ValueError(f"found {text!r}, expected a folder or a URL that starts with {_FLAT} or {_GRAPH}")
-    place = _place(bare, info).rstrip("/")
+    place = _location(bare, info).rstrip("/")
     return f"{_FLAT}{place}" if "://" in place else f"{_FLAT}file://{place}"
 
 
 Text = Annotated[str, AfterValidator(_said)]
-Place = Annotated[Text, AfterValidator(_place)]
-Layer = Annotated[Text, AfterValidator(_layer)]
+Location = Annotated[Text, AfterValidator(_location)]
+LayerUrl = Annotated[Text, AfterValidator(_layer_url)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Point = tuple[Number, Number, Number]
@@ -95,7 +95,7 @@ class CaveSource(_Model):
     )
     datastack: Text = Field(description='the name of a datastack, as "minnie65_public"')
     nuclei: TableName = Field(description='the table or view of the nuclei, as {table = "nucleus_detection_v0"}')
-    nucleus_segmentation: Layer | None = Field(
+    nucleus_segmentation: LayerUrl | None = Field(
         default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
     )
     synapses: Text | None = Field(default=None, description='the name of the synapse table, as "synapses_pni_2"')
@@ -117,15 +117,17 @@ class Pia(_Model):
 class FileSource(_Model):
     """Tables that lie in files: CSV, Parquet or Feather."""
 
-    nuclei: Place = Field(description='the path or URL of the nuclei, as "nuclei.parquet"')
-    synapses: Place | None = Field(default=None, description='the path or URL of the synapses, as "synapses.parquet"')
+    nuclei: Location = Field(description='the path or URL of the nuclei, as "nuclei.parquet"')
+    synapses: Location | None = Field(
+        default=None, description='the path or URL of the synapses, as "synapses.parquet"'
+    )
     resolution_nm: tuple[Length, Length, Length] = Field(
         description="three lengths in nm, the size of a voxel of the positions, as [4, 4, 40]"
     )
     synapse_resolution_nm: tuple[Length, Length, Length] | None = Field(
         default=None, description="three lengths in nm, where the positions of synapses have voxels of their own"
     )
-    nucleus_segmentation: Layer | None = Field(
+    nucleus_segmentation: LayerUrl | None = Field(
         default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
     )
     version: Whole = Field(default=0, description="the number of the version that the files hold, as 0")
@@ -145,16 +147,16 @@ class Dataset(_Model):
     definitions: Literal["published", "corrected"] = Field(
         default="published", description='"published", or "corrected" for features without the faults of these'
     )
-    segmentation: Layer | None = Field(
+    segmentation: LayerUrl | None = Field(
         default=None, description="the URL or folder of a segmentation (precomputed:// or graphene://)"
     )
-    segmentations: dict[Annotated[int, Field(ge=0)], Layer] = Field(
+    segmentations: dict[Annotated[int, Field(ge=0)], LayerUrl] = Field(
         default_factory=dict, description='a flat copy for a version, as 1300 = "precomputed://gs://..."'
     )
     version: Whole | None = Field(
         default=None, description="the version that is meant when the command names none, a whole number"
     )
-    results: Place | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
+    results: Location | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
     pia: Pia | None = Field(default=None, description="a table [pia]")
     cave: CaveSource | None = Field(default=None, description="a table [cave]")
     files: FileSource | None = Field(default=None, description="a table [files]")

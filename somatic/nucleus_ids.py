@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from somatic.errors import DatasetError, NoSuchColumn
-from somatic.files import read_columns
+from somatic.file_tables import read_columns
 
 _TABLES = (".csv", ".csv.gz", ".parquet", ".feather")
 _COLUMNS = ("nucleus_id", "id")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from somatic.dataset import CaveSource, Dataset
 from somatic.errors import DatasetError
-from somatic.files import FileTables
+from somatic.file_tables import FileTables
 from somatic.seed_json import SYNAPSES_OF_DATASTACK
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from somatic.dataset import FileSource, load_dataset
 from somatic.errors import DatasetError, TransientError
-from somatic.files import FileTables, read_columns
+from somatic.file_tables import FileTables, read_columns
 from somatic.source import open_segmentation_url, open_source
 
 SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).resolve().parents[2] / "shared"))

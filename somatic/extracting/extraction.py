@@ -34,7 +34,7 @@ from somatic.workers.measuring import Inputs
 
 if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
-    from somatic.files import FileTables
+    from somatic.file_tables import FileTables
 
 _OF_EVERY_NUCLEUS = {column.name for column in NUCLEUS_COLUMNS} - CORRECTED_ONLY - {"avg_fold_depth_nm"}
 """Columns that are null only where a measure of the nucleus was no number, or nothing could be measured."""
@@ -293,14 +293,14 @@ class Extraction:
     def inputs(self, synapses: Synapses | None) -> Inputs:
         """What cells are measured from, in a form that travels to another process."""
         return Inputs(
-            segmentation=self.segmentation_url,
+            segmentation_url=self.segmentation_url,
             mip=self.dataset.mip,
             radius_nm=self.radius_nm,
             materialization_version=self.version,
             definitions=self.dataset.definitions,
-            nucleus_segmentation=self.source.nucleus_segmentation,
+            nuclei_url=self.source.nucleus_segmentation,
             synapses=synapses,
-            meshes=self._meshes_url,
+            meshes_url=self._meshes_url,
         )
 
     def extract(
@@ -354,7 +354,7 @@ class Extraction:
             if self.on_graph:
                 cells = self.with_leaves(cells, stop)
                 # With the leaves at hand the watershed is read like a flat copy, without token and server.
-                inputs = replace(inputs, segmentation=self.segmentation.layer_url)
+                inputs = replace(inputs, segmentation_url=self.segmentation.layer_url)
             waiting = {cell.nucleus_id: cell for cell in cells}
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])

@@ -266,7 +266,7 @@ def _link(results: Results) -> dict[str, Any] | None:
     noted = results.manifest.get("layers", {})
     if not noted.get("segmentation"):
         return None
-    layers = ViewerLayers(noted["segmentation"], noted.get("nuclei"), results.meshes, noted["resolution_nm"])
+    layers = ViewerLayers(noted["segmentation"], noted.get("nuclei"), results.meshes_url, noted["resolution_nm"])
     state = cell_state(layers, 0, 0, (0.0, 0.0, 0.0))
     if state is None:
         return None

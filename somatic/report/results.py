@@ -35,8 +35,8 @@ class Results:
         As they are stored: the same nuclei in the same order.
     changes : pyarrow.Table or None
         Against an earlier version.
-    meshes : str or None
-        URL of the layer of soma meshes.
+    meshes_url : str or None
+        Layer of soma meshes.
     """
 
     url: str
@@ -44,7 +44,7 @@ class Results:
     features: pa.Table
     provenance: pa.Table
     changes: pa.Table | None = None
-    meshes: str | None = None
+    meshes_url: str | None = None
 
     @cached_property
     def flags(self) -> pa.Table:
@@ -74,9 +74,9 @@ def read_results(store: ResultStore) -> Results:
 
 def stored_meshes(results: Results) -> MeshOf | None:
     """How to get the meshes of a result set; None where it has no layer of them."""
-    if results.meshes is None:
+    if results.meshes_url is None:
         return None
-    layer = MeshLayer(results.meshes)
+    layer = MeshLayer(results.meshes_url)
 
     def mesh_of(nucleus_id: int) -> trimesh.Trimesh | None:
         try:

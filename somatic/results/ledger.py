@@ -26,7 +26,7 @@ _AT_ONCE = 10_000
 _COLUMNS = (*IDENTITY, "attempt", "status", "error_class", "memory_bytes")
 _SNAPSHOT_SCHEMA = pa.schema([CHUNK_SCHEMA.field(name) for name in (*_COLUMNS, "chunk")])
 
-_Cell = tuple[int, int, int, int, int]
+_Identity = tuple[int, int, int, int, int]
 
 
 class _Done(NamedTuple):
@@ -53,7 +53,7 @@ class Ledger:
 
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.memory_bytes = memory_bytes
-        self._done: dict[_Cell, _Done] = {}
+        self._done: dict[_Identity, _Done] = {}
         self._read: set[str] = set()
         self._lock = threading.Lock()
 
@@ -239,7 +239,7 @@ def _file_name(chunk: str) -> str:
     return f"{CHUNKS}/{chunk}.parquet"
 
 
-def _cell(identity: Sequence[int | None]) -> _Cell:
+def _cell(identity: Sequence[int | None]) -> _Identity:
     nucleus_id, root_id, *centre_vx = identity
     x, y, z = (NULL if c is None or c is pd.NA else c for c in centre_vx)
     return (nucleus_id, root_id, x, y, z)  # type: ignore[return-value]

@@ -25,7 +25,7 @@ BATCH_BYTES = 16 * 2**20
 _CODED_SHARE = 1 / 8
 _CONNECTIONS = 20
 
-Cell = tuple[int, ...]
+FileIndex = tuple[int, ...]
 """A place in the grid of files."""
 Key = str | int
 
@@ -101,10 +101,10 @@ class LayerFiles:
         SegmentationUnavailable
             A file could not be read.
         """
-        for cells in self._batches(box):
-            contents = self._contents([self._key(cell) for cell in cells])
-            for cell in cells:
-                file_box, key = self._box(cell), self._key(cell)
+        for indices in self._batches(box):
+            contents = self._contents([self._key(index) for index in indices])
+            for index in indices:
+                file_box, key = self._box(index), self._key(index)
                 # Taken out, so that one batch is gone when the next is fetched.
                 stored = contents.pop(key)
                 if stored is None:
@@ -119,17 +119,17 @@ class LayerFiles:
         SegmentationUnavailable
             A file could not be read.
         """
-        for cells in self._batches(box):
-            self._contents([self._key(cell) for cell in cells])
+        for indices in self._batches(box):
+            self._contents([self._key(index) for index in indices])
 
     def forget(self, file_box: Box) -> None:
         """Have a file that turned out to be broken be fetched again the next time."""
         if self._cache:
-            cell = (file_box.lower_vx - self.bounds.lower_vx) // self.shape
-            self._cache.forget(self._name(self._key(tuple(cell.tolist()))))
+            index = (file_box.lower_vx - self.bounds.lower_vx) // self.shape
+            self._cache.forget(self._name(self._key(tuple(index.tolist()))))
 
-    def _batches(self, box: Box) -> Iterator[list[Cell]]:
-        """Grid cells of the files of a box, a few layers at once."""
+    def _batches(self, box: Box) -> Iterator[list[FileIndex]]:
+        """Grid indices of the files of a box, a few layers at once."""
         if box.n_voxels == 0:
             return
         first = (box.lower_vx - self.bounds.lower_vx) // self.shape
@@ -200,16 +200,16 @@ class LayerFiles:
     def _name(self, key: Key) -> str:
         return f"{self._url} {self._folder} {key}"
 
-    def _box(self, cell: Cell) -> Box:
-        lower = self.bounds.lower_vx + np.array(cell) * self.shape
+    def _box(self, index: FileIndex) -> Box:
+        lower = self.bounds.lower_vx + np.array(index) * self.shape
         return Box(lower, np.minimum(lower + self.shape, self.bounds.upper_vx))
 
-    def _key(self, cell: Cell) -> Key:
-        """What the file of a grid cell is called in its store: a path, or in shards a number."""
+    def _key(self, index: FileIndex) -> Key:
+        """What the file of a grid index is called in its store: a path, or in shards a number."""
         if self._reader:
             grid = np.ceil(np.array(self.bounds.shape) / self.shape).astype(np.uint32)
-            return int(compressed_morton_code(np.array(cell, dtype=np.uint32), grid))
-        box = self._box(cell)
+            return int(compressed_morton_code(np.array(index, dtype=np.uint32), grid))
+        box = self._box(index)
         return f"{self._folder}/{Bbox(Vec(*box.lower_vx), Vec(*box.upper_vx)).to_filename()}"
 
     def _check_shard(self, key: Key, file_box: Box) -> None:

@@ -25,7 +25,7 @@ class Inputs:
 
     Attributes
     ----------
-    segmentation : str
+    segmentation_url : str
         As cloud-volume takes it. Of a graph, the watershed for cells that have their leaves.
     mip : int
         Which of its resolutions.
@@ -35,24 +35,24 @@ class Inputs:
         Noted in the rows.
     definitions : {"published", "corrected"}
         Which the numbers follow.
-    nucleus_segmentation : str or None
+    nuclei_url : str or None
         Layer of the nuclei, as cloud-volume takes it; None leaves their columns null.
     synapses : Synapses or None
         At least those onto the cells in their cutouts; None leaves their columns null.
-    meshes : str or None
-        URL of the layer in which soma meshes are stored; None stores none.
+    meshes_url : str or None
+        Layer in which soma meshes are stored; None stores none.
     file_cache : str or None
         Folder where files of the segmentation are kept for the cells that follow; None keeps none.
     """
 
-    segmentation: str
+    segmentation_url: str
     mip: int
     radius_nm: float
     materialization_version: int
     definitions: str
-    nucleus_segmentation: str | None = None
+    nuclei_url: str | None = None
     synapses: Synapses | None = None
-    meshes: str | None = None
+    meshes_url: str | None = None
     file_cache: str | None = None
 
 
@@ -87,9 +87,9 @@ class CellMeasurer:
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
         cache = FileCache(inputs.file_cache) if inputs.file_cache else None
-        self._segmentation = Segmentation(inputs.segmentation, inputs.mip, cache=cache)
-        self._nuclei = NucleusLayer(inputs.nucleus_segmentation) if inputs.nucleus_segmentation else None
-        self._meshes = MeshLayer(inputs.meshes) if inputs.meshes else None
+        self._segmentation = Segmentation(inputs.segmentation_url, inputs.mip, cache=cache)
+        self._nuclei = NucleusLayer(inputs.nuclei_url) if inputs.nuclei_url else None
+        self._meshes = MeshLayer(inputs.meshes_url) if inputs.meshes_url else None
         self._n_files = self._n_bytes = 0
 
     def all_of(self, cells: list[Cell]) -> Iterator[CellResult]:

@@ -12,7 +12,7 @@ import pytest
 from extracting import TOKEN, Results, Spot, error_of, run
 from file_server import Fault, FileServer
 
-from flows.watching import Watcher, watched_by
+from flows.listening import Listener, heard_by
 from sandbox.cave.server import CaveServer
 from somatic.errors import (
     CaveError,
@@ -26,19 +26,19 @@ from somatic.progress import Progress
 SYNAPSES = "table/synapses_phantom/query"
 
 
-def once_planned(act: Callable[[], Any]) -> Watcher:
+def once_planned(act: Callable[[], Any]) -> Listener:
     """Do something when everything is checked and planned, and the first chunk is to begin."""
-    return Watcher(on_estimate=lambda *_: act())
+    return Listener(on_estimate=lambda *_: act())
 
 
-def after(cells: int, act: Callable[[], Any]) -> Watcher:
+def after(cells: int, act: Callable[[], Any]) -> Listener:
     """Do something when so many cells are measured."""
 
     def on_progress(progress: Progress) -> None:
         if progress.done == cells:
             act()
 
-    return Watcher(on_progress=on_progress)
+    return Listener(on_progress=on_progress)
 
 
 def queries(cave: CaveServer) -> list[int | None]:
@@ -67,7 +67,7 @@ def test_cave_is_in_trouble_for_a_while(
     tmp_path: Path,
 ) -> None:
     """When CAVE cannot answer for the synapses for a while, the run waits, asks again and succeeds."""
-    with watched_by(once_planned(lambda: trouble(cave))):
+    with heard_by(once_planned(lambda: trouble(cave))):
         # A shard a chunk, so that synapses are asked for four times.
         assert run(cave_dataset, tmp_path / "results", version=1, chunks_per_shard=1).is_completed()
     results = Results(str(tmp_path / "results"))
@@ -140,7 +140,7 @@ def test_cave_refuses_for_good_in_the_middle(
 ) -> None:
     """The run stops at once with that error; what was stored stays, and the next run goes on."""
     results = Results(str(tmp_path / "results"))
-    with watched_by(after(3, lambda: cave.fail(SYNAPSES, times=None, **fault))):
+    with heard_by(after(3, lambda: cave.fail(SYNAPSES, times=None, **fault))):
         state = run(cave_dataset, results.root, version=1, workers=1, chunks_per_shard=1)
     raised = error_of(state)
     assert isinstance(raised, error)
@@ -164,7 +164,7 @@ def test_the_store_is_gone_in_the_middle(dataset: Path, s3_endpoint: str) -> Non
             client.delete_object(Bucket="short-lived", Key=stored["Key"])
         client.delete_bucket(Bucket="short-lived")
 
-    with watched_by(after(4, remove)):
+    with heard_by(after(4, remove)):
         state = run(dataset, "s3://short-lived/results", workers=1)
     error = error_of(state)
     assert isinstance(error, StoreError)
@@ -176,7 +176,7 @@ def test_five_chunks_in_a_row_without_a_cell_end_the_run(
 ) -> None:
     """When the bucket is down for everything, five chunks are tried and no more."""
     results = Results(str(tmp_path / "results"))
-    with watched_by(once_planned(lambda: bucket.faults.update({"128_128_80": Fault(body=b"down")}))):
+    with heard_by(once_planned(lambda: bucket.faults.update({"128_128_80": Fault(body=b"down")}))):
         state = run(http_dataset, results.root, chunk=1, workers=1, retry_delay_s=0)
     assert isinstance(error_of(state), IncompleteExtraction)
     assert results.table["reason"].str.startswith("not measured yet").sum() == 12 - 5
@@ -259,7 +259,7 @@ def test_a_cell_that_hangs_fails_alone_and_for_now(
 def test_cave_down_for_the_whole_run(cave_dataset: Path, cave: CaveServer, tmp_path: Path) -> None:
     """When synapses cannot be had at all, the rows say why, and nothing counts as done but what is skipped."""
     results = Results(str(tmp_path / "results"))
-    with watched_by(once_planned(lambda: cave.fail(SYNAPSES, 502, times=None))):
+    with heard_by(once_planned(lambda: cave.fail(SYNAPSES, 502, times=None))):
         state = run(cave_dataset, results.root, version=1, chunk=12, retry_delay_s=0)
     assert isinstance(error_of(state), IncompleteExtraction | CaveUnavailable)
     assert len(results.stored) == 3

@@ -10,7 +10,7 @@ from extracting import Results, error_of, run
 from proofreading import Proofread, graph_dataset, proofread
 
 import tasks.carrying
-from flows.watching import Watcher, watched_by
+from flows.listening import Listener, heard_by
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.phantom.scene import Scene
 from somatic.errors import CaveError
@@ -99,7 +99,7 @@ def test_version_that_expires_after_the_plan(
     def expire() -> None:
         stack.versions[:] = [replace(one, valid=False) if one.number == 3 else one for one in stack.versions]
 
-    with watched_by(Watcher(on_estimate=lambda *_: expire())):
+    with heard_by(Listener(on_estimate=lambda *_: expire())):
         state = run(dataset, to, version=3, meshes=True)
     error = error_of(state)
     assert isinstance(error, CaveError)

@@ -42,8 +42,8 @@ from prefect.states import AwaitingRetry, State
 
 import flows.fanout
 from flows.extract import extract
+from flows.listening import Listener, heard_by
 from flows.own_server import own_server, send_what_is_left
-from flows.watching import Watcher, watched_by
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset, write_file_dataset
 from sandbox.phantom.scene import Scene
@@ -246,8 +246,8 @@ def test_a_retry_keeps_version_and_plan(
         stack.versions.remove(newer)
         dataset = without_nuclei(write_cave_dataset(scene, cave.url, tmp_path / "phantom.toml"))
         results = Results(str(tmp_path / "results"), version=2)
-        down = Watcher(on_estimate=lambda *_: cave.fail("table/synapses_phantom/query", 502, times=None))
-        with watched_by(down):
+        down = Listener(on_estimate=lambda *_: cave.fail("table/synapses_phantom/query", 502, times=None))
+        with heard_by(down):
             state = run(dataset, results.root, version="latest", limit=8, workers=1, retry_delay_s=0)
         assert isinstance(error_of(state), TransientError)
         assert results.provenance["transient"].sum() > 1
@@ -342,7 +342,7 @@ def test_a_server_that_does_not_answer_for_a_while(
             "PREFECT_CLIENT_MAX_RETRIES",
             SimpleNamespace(value=lambda: 0 if relay.cut else retries),
         )
-        with temporary_settings({PREFECT_API_URL: relay.api_url}), watched_by(Watcher(on_progress=on_progress)):
+        with temporary_settings({PREFECT_API_URL: relay.api_url}), heard_by(Listener(on_progress=on_progress)):
             state = run(dataset, tmp_path / "results")
         relay.shutdown()
     assert relay.refused

@@ -22,8 +22,8 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pe
 
 import flows.deployed
 from flows.extract import extract
+from flows.listening import Listener, heard_by
 from flows.watch import watch
-from flows.watching import Watcher, watched_by
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset
 from sandbox.phantom.scene import Scene
@@ -49,7 +49,7 @@ class Looked:
 def look(dataset: Path, results: Results, **parameters: Any) -> Looked:
     """Run the flow in this process."""
     said: list[str] = []
-    with watched_by(Watcher(on_note=said.append)):
+    with heard_by(Listener(on_note=said.append)):
         state = watch(str(dataset), to=results.root, **parameters, return_state=True)
     return Looked(state, said)
 

@@ -1,4 +1,4 @@
-"""Who watches an extraction in this process, and what they are told."""
+"""Who listens to an extraction in this process, and what they are told."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Watcher:
+class Listener:
     """Each is called when there is news."""
 
     on_step: Callable[[str], None] = lambda _step: None
@@ -37,20 +37,20 @@ class Watcher:
     on_summary: Callable[[Summary], None] = lambda _summary: None
 
 
-_NOBODY = Watcher()
-_watcher: ContextVar[Watcher] = ContextVar("watcher", default=_NOBODY)  # noqa: B039 - it is frozen
+_NOBODY = Listener()
+_listener: ContextVar[Listener] = ContextVar("listener", default=_NOBODY)  # noqa: B039 - it is frozen
 
 
 @contextmanager
-def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Have a watcher told of what the extractions inside do."""
-    token = _watcher.set(watcher)
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Have a listener told of what the extractions inside do."""
+    token = _listener.set(listener)
     try:
         yield
     finally:
-        _watcher.reset(token)
+        _listener.reset(token)
 
 
-def present_watcher() -> Watcher:
-    """Whoever watches now; nobody, most of the time."""
-    return _watcher.get()
+def present_listener() -> Listener:
+    """Whoever listens now; nobody, most of the time."""
+    return _listener.get()
