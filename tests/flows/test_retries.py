@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect import Task
@@ -13,7 +13,7 @@ import tasks
 import tasks.extraction
 from somatic.errors import IncompleteExtraction, Stopped
 from tasks.cave import query_synapses
-from tasks.extraction import extract_chunk
+from tasks.extraction import ShardRun, extract_chunk
 from tasks.transient import JITTER, RETRIES, RETRY_DELAY_S, exponential_delays_s, is_transient
 
 FIRST_S = 8.0
@@ -50,22 +50,19 @@ def error_of_chunk(number: int, stop: threading.Event, monkeypatch: pytest.Monke
     """Run the task for a chunk whose cells fail for now; give what it failed with."""
     monkeypatch.setattr(tasks.extraction, "put_rows", lambda *_: None)
     ledger = SimpleNamespace(missing=lambda rows: rows, add=lambda _: None, memory_bytes=0)
-    parameters: dict[str, Any] = {
-        "title": "phantom v1",
-        "number": number,
-        "rows": None,
-        "extraction": Failing(),
-        "resolution_nm": (1.0, 1.0, 1.0),
-        "synapses": None,
-        "ledger": ledger,
-        "progress": None,
-        "run_id": "run",
-        "cell_timeout_s": 1.0,
-        "retry_delay_s": FIRST_S,
-        "file_cache": "",
-        "stop": stop,
-    }
-    return extract_chunk(**parameters, return_state=True).result(raise_on_failure=False)
+    shard = ShardRun(
+        extraction=cast(Any, Failing()),
+        resolution_nm=(1.0, 1.0, 1.0),
+        ledger=cast(Any, ledger),
+        progress=cast(Any, None),
+        run_id="run",
+        cell_timeout_s=1.0,
+        retry_delay_s=FIRST_S,
+        file_cache="",
+        stop=stop,
+    )
+    state = extract_chunk("phantom v1", number, cast(Any, None), None, shard, return_state=True)
+    return state.result(raise_on_failure=False)
 
 
 def test_a_chunk_waits_twice_as_long_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
