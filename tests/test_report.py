@@ -156,7 +156,7 @@ def test_what_it_says(small: Path) -> None:
     assert "ok 12 failed 1 skipped 1" in text
     assert "skipped no root id 1" in text
     assert "several_nuclei another nucleus of the query has the same root id 1" in text
-    assert "7 computed, 6 carried" in text
+    assert "7 measured, 6 taken over" in text
     assert "14 of soma" in text
     assert "v2: 7, v1: 7" in text
     assert "requests to CAVE 8 20" in text

@@ -31,6 +31,7 @@ _THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
 _YES_NO = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
+_SOURCES = {"computed": "measured", "carried": "taken over"}
 
 
 def put_report(store: ResultStore, results: Results | None = None) -> str:
@@ -116,7 +117,7 @@ def make_report(results: Results, mesh_of: MeshOf | None = None) -> str:
 def _facts(results: Results) -> list[tuple[str, str]]:
     manifest, provenance = results.manifest, results.provenance
     layers, config = manifest.get("layers", {}), manifest.get("config", {})
-    sources = {kind: _number(pc.equal(provenance["source"], kind)) for kind in ("computed", "carried")}
+    sources = {said: _number(pc.equal(provenance["source"], kind)) for kind, said in _SOURCES.items()}
     fingerprints = {
         part: pc.count_distinct(provenance[f"{part}_fingerprint"]).as_py()
         for part in ("soma", "nucleus")
@@ -129,7 +130,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         f"{config.get('cutout_radius_um')} µm to each side",
         "Segmentation": f"{layers.get('segmentation') or 'not noted'} ({config.get('segmentation_kind')})",
         "Nuclei": layers.get("nuclei") or "no layer",
-        "Rows": ", ".join(f"{number:,} {kind}" for kind, number in sources.items()),
+        "Rows": ", ".join(f"{number:,} {said}" for said, number in sources.items()),
         "Fingerprints": ", ".join(f"{number:,} of {part}" for part, number in fingerprints.items()),
         "Results": results.url,
         "Run": f"{_moment(manifest.get('started'))} to {_moment(manifest.get('finished'))}",
