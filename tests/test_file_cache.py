@@ -17,6 +17,7 @@ from volumes import put_sharded_volume, put_volume
 
 from somatic.cutout import Segmentation
 from somatic.errors import SegmentationUnavailable
+from somatic.isolation import warm_up
 from somatic.volume import file_cache
 from somatic.volume.file_cache import FileCache, cache_folder
 
@@ -25,6 +26,12 @@ LABELS[:16, :16, :16] = 0
 FILE = "16-32_0-16_0-16"
 
 pytestmark = pytest.mark.usefixtures("fast_http")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server() -> None:
+    """Processes whose imports are done, for the tests here and whatever comes after them."""
+    warm_up("published")
 
 
 @pytest.fixture(params=["plain", "sharded"])

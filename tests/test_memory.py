@@ -12,6 +12,7 @@ from volumes import put_volume
 
 from somatic import memory
 from somatic.cell import Cell
+from somatic.isolation import warm_up
 from somatic.measuring import CellMeasurer, Inputs
 from somatic.memory import (
     cell_memory_bytes,
@@ -46,8 +47,8 @@ def measured(
     url: str, radius_nm: float, centre_vx: tuple[int, int, int], definitions: str = "published"
 ) -> tuple[int, int]:
     """Bytes that opening the layers took, and that measuring root 1 added to them."""
+    warm_up("corrected")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["somatic.isolation"])
     receiver, sender = context.Pipe(duplex=False)
     inputs = Inputs(url, 0, radius_nm, 0, definitions)
     process = context.Process(target=measure_alone, args=(inputs, Cell(1, 1, centre_vx, RESOLUTION), sender))
