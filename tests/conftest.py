@@ -1,6 +1,5 @@
 """Fixtures that many tests share."""
 
-import fcntl
 import json
 import logging
 import os
@@ -16,7 +15,8 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
-from prefect_server import prefect_api_url  # noqa: F401 - a fixture
+from prefect_server import prefect_api_url, prefect_database  # noqa: F401 - fixtures
+from sessions import SMALL_UM, once_a_session
 
 from sandbox.phantom.scene import Scene, write_scene
 
@@ -98,13 +98,9 @@ class Phantom:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
     """The phantom, written once for all processes of a session; SOMATIC_SCENE names a folder that keeps it for more."""
-    # Of several processes each has a folder of its own in one that they share.
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    folder = Path(os.environ.get("SOMATIC_SCENE") or shared / "phantom")
-    noted = folder.with_name(f"{folder.name}-written.json")
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with once_a_session(tmp_path_factory, "phantom") as folder:
+        folder = Path(os.environ.get("SOMATIC_SCENE") or folder)
+        noted = folder.with_name(f"{folder.name}-written.json")
         shares: list[float] = []
         started = time.process_time()
         # One that is there and complete is used again.
@@ -112,3 +108,10 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
         if len(shares) > 1 or not noted.exists():
             noted.write_text(json.dumps([shares, time.process_time() - started]))
     return Phantom(scene, *json.loads(noted.read_text()))
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Two cells of the phantom, and a nucleus without a root; two versions, and the volume begins below zero."""
+    with once_a_session(tmp_path_factory, "small") as folder:
+        return write_scene(folder, extent_um=SMALL_UM)

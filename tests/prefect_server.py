@@ -1,17 +1,20 @@
 """A Prefect server and a worker as a person starts them; `prefect_api_url` is one server for all tests of a session."""
 
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from sessions import once_a_session
 
 _START_S = 120
 
@@ -25,9 +28,13 @@ class PrefectServer:
         Folder of its own, for its database and its log.
     database : str, optional
         SQLAlchemy's URL of a database; SQLite in `home` when left out.
+    made_before : Path, optional
+        A new SQLite database, as `prefect_database` is one: half of a first start goes into making its tables.
     """
 
-    def __init__(self, home: Path, database: str | None = None) -> None:
+    def __init__(self, home: Path, database: str | None = None, made_before: Path | None = None) -> None:
+        if made_before:
+            shutil.copyfile(made_before, home / "prefect.db")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -93,9 +100,22 @@ def process_worker(pool: str, folder: Path, **environment: str) -> Iterator[psut
 @pytest.fixture(scope="session")
 def prefect_api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server on this machine, with a database of its own."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect-server"))
-    server.start()
+    home = tmp_path_factory.mktemp("prefect-server")
+    with once_a_session(tmp_path_factory, "prefect.db") as made_before:
+        is_first = not made_before.exists()
+        server = PrefectServer(home, made_before=None if is_first else made_before)
+        server.start()
+        if is_first:
+            with closing(sqlite3.connect(home / "prefect.db")) as new, closing(sqlite3.connect(made_before)) as copy:
+                new.backup(copy)
     try:
         yield server.url
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_database(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """A database of Prefect as a first start makes it, to be copied."""
+    with once_a_session(tmp_path_factory, "prefect.db") as made_before:
+        return made_before

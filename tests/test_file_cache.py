@@ -20,12 +20,19 @@ from somatic.cutout import Segmentation
 from somatic.errors import SegmentationUnavailable
 from somatic.volume import file_cache
 from somatic.volume.file_cache import FileCache, cache_folder
+from somatic.workers.isolation import warm_up
 
 LABELS = np.kron(np.random.default_rng(0).integers(1, 4, (13, 10, 8)), np.ones((4, 4, 4), int)).astype(np.uint64)
 LABELS[:16, :16, :16] = 0
 FILE = "16-32_0-16_0-16"
 
 pytestmark = pytest.mark.usefixtures("fast_http")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server() -> None:
+    """Processes whose imports are done, for the tests here and whatever comes after them."""
+    warm_up("published")
 
 
 @pytest.fixture(params=["plain", "sharded"])

@@ -1,5 +1,6 @@
 """Segmentations that are graphs: the same scene as a flat one gives the same numbers, and what can go wrong."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from volumes import ellipsoid, put_volume
 
 from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack, write_cave_dataset
-from sandbox.phantom.scene import Scene, write_scene
+from sandbox.phantom.scene import Scene, load_scene
 from somatic.cave import calls
 from somatic.cave.calls import Patience
 from somatic.cave.graph import Graph
@@ -140,9 +141,9 @@ def test_the_same_features_as_a_flat_copy(graph: GraphServer, flat: dict[datetim
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Two cells of the phantom, and a nucleus without a root; the volume begins below zero."""
-    return write_scene(tmp_path_factory.mktemp("scene") / "volume", extent_um=(36.0, 24.0, 38.0))
+def scene(small_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A copy, since its watershed is written beside it."""
+    return load_scene(shutil.copytree(small_scene.folder, tmp_path_factory.mktemp("scene") / "volume"))
 
 
 def test_the_phantom_as_flat_copies_and_as_a_graph(

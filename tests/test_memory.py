@@ -14,6 +14,7 @@ from volumes import put_volume
 
 from somatic.cell import Cell
 from somatic.workers import memory
+from somatic.workers.isolation import warm_up
 from somatic.workers.measuring import CellMeasurer, Inputs
 from somatic.workers.memory import (
     cell_memory_bytes,
@@ -48,8 +49,8 @@ def measured(
     url: str, radius_nm: float, centre_vx: tuple[int, int, int], definitions: str = "published"
 ) -> tuple[int, int]:
     """Bytes that opening the layers took, and that measuring root 1 added to them."""
+    warm_up("corrected")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["somatic.workers.isolation"])
     receiver, sender = context.Pipe(duplex=False)
     inputs = Inputs(url, 0, radius_nm, 0, definitions)
     process = context.Process(target=measure_alone, args=(inputs, Cell(1, 1, centre_vx, RESOLUTION), sender))

@@ -16,7 +16,7 @@ import pytest
 from sandbox.cave.server import CaveServer
 from sandbox.cave.tables import CaveTable
 from sandbox.lab import NUCLEI_TABLE, datastack
-from sandbox.phantom.scene import Scene, write_scene
+from sandbox.phantom.scene import Scene
 from somatic.features import COLUMNS, feature_table
 from somatic.results.flags import put_flags
 from somatic.storage.parquet import parquet_bytes
@@ -28,15 +28,9 @@ TYPES = "aibs_metamodel_celltypes_v661"
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Two cells, and a nucleus without a root."""
-    return write_scene(tmp_path_factory.mktemp("using") / "volume", extent_um=(36.0, 24.0, 38.0))
-
-
-@pytest.fixture(scope="module")
-def table(scene: Scene) -> pa.Table:
+def table(small_scene: Scene) -> pa.Table:
     """A table of its nuclei: one that is ok, one that has no soma, one that was skipped."""
-    nuclei = scene.nuclei(1)
+    nuclei = small_scene.nuclei(1)
     common = {"materialization_version": 1, "definitions": "published", "n_nuclei_in_segment": 1}
     made = [
         {"status": "ok", "soma_volume_um": 1234.5, "soma_synapse_number": 40, "nucleus_is_clipped": False},
@@ -52,9 +46,9 @@ def table(scene: Scene) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def cave(scene: Scene, table: pa.Table) -> Iterator[CaveServer]:
+def cave(small_scene: Scene, table: pa.Table) -> Iterator[CaveServer]:
     """The scene behind CAVE, with a table of cell types that refers to that of the nuclei."""
-    stack = datastack(scene)
+    stack = datastack(small_scene)
     ids = table["nucleus_id"].to_pylist()
     frame = pd.DataFrame({"id": range(1, 3), "target_id": ids[:2], "cell_type": ["23P", "BC"]})
     types = CaveTable(frame, (4, 4, 40), "cell_type_reference", reference_table=NUCLEI_TABLE)

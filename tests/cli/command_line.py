@@ -19,8 +19,6 @@ from cli.main import main
 from somatic.cave import calls as cave_calls
 
 SOMATIC = Path(sys.executable).with_name("somatic")
-EXTENT_UM = (36.0, 24.0, 38.0)
-"""Holds three of the phantom's nuclei: two with a cell, and one without a root."""
 TOKEN = "c0ffee0123456789c0ffee0123456789"
 NO_PERMISSION = "feed0123456789feed0123456789feed"
 NO_TERMS = "dead0123456789dead0123456789dead"
@@ -60,8 +58,10 @@ def at_a_laptop(folder: Path) -> Iterator[None]:
         for name, value in laptop(folder).items():
             patch.setenv(name, value)
         patch.chdir(folder)
-        # Each command has a process, and so a rate limiter, of its own; these run in one process.
+        # Each command has a process, and so a rate limiter, of its own; these run in one process, where a command that
+        # needs no Prefect would start a server for the limiter of an earlier one.
         patch.setattr(cave_calls, "_limiters", {})
+        patch.setattr(cave_calls, "_make_limiter", cave_calls._of_this_process)
         yield
 
 

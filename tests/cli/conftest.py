@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from command_line import (
-    EXTENT_UM,
     NO_PERMISSION,
     NO_TERMS,
     TOKEN,
@@ -25,16 +24,16 @@ from command_line import (
 
 from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
-from sandbox.phantom.scene import Scene, write_scene
+from sandbox.phantom.scene import Scene
 
 RADIUS_UM = 5
 """Small cutouts are fast; what is measured in them is tested elsewhere."""
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def scene(small_scene: Scene) -> Scene:
     """Two cells, and a nucleus without a root; two versions."""
-    return write_scene(tmp_path_factory.mktemp("cli") / "volume", extent_um=EXTENT_UM)
+    return small_scene
 
 
 @pytest.fixture(scope="session")
@@ -91,14 +90,21 @@ def run() -> Run:
 @pytest.fixture(scope="session")
 def run_flow(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same, with a Prefect server for the flow."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        temporary_settings,
+    )
 
     from flows.own_server import send_what_is_left
 
     home = tmp_path_factory.mktemp("prefect-home")
 
     def run_flow(*arguments: object, api_url: str = prefect_api_url) -> Ran:
-        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_HOME: home}):
+        # Every flow would wait at its end, up to a second, for the thread that gives signs of life.
+        settings = {PREFECT_API_URL: api_url, PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with temporary_settings(settings):
             try:
                 return run_here(*arguments)
             finally:
@@ -124,13 +130,9 @@ def damaged(scene: Scene, files_toml: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def waiting(
-    damaged: tuple[Path, Path],
-    cave_toml: Path,
-    cave: CaveServer,
-    prefect_api_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    cave_toml: Path, cave: CaveServer, prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Running]]:
-    """Commands on their way to ports that refuse, swallow or never answer, and to the damaged dataset."""
+    """Commands on their way to ports that refuse, swallow or never answer."""
     with contextlib.ExitStack() as sockets:
         refusing, swallowing, silent = (sockets.enter_context(socket.socket()) for _ in range(3))
         for port in (refusing, swallowing, silent):
@@ -152,11 +154,6 @@ def waiting(
             host, number = port.getsockname()
             dataset = changed(cave_toml, folder, (cave.url, f"http://{host}:{number}"))
             running[name] = start(arguments[0], dataset, *arguments[1:], folder=folder, PREFECT_API_URL=prefect_api_url)
-        dataset = damaged[0]
-        options = ["--to", dataset.parent / "results", "--no-meshes", "--workers", 1]
-        running["extract, damaged"] = start(
-            "extract", dataset, *options, folder=dataset.parent, PREFECT_API_URL=prefect_api_url
-        )
         yield running
         for command in running.values():
             command.process.kill()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_line import EXTENT_UM, SOMATIC, Ran, Run, start
+from command_line import SOMATIC, Ran, Run, start
+from sessions import SMALL_UM
 
 from sandbox.phantom.scene import Scene, write_scene
 
@@ -44,7 +45,7 @@ def first(folder: Path) -> Ran:
     # Its own volume takes half a minute; what is tested here is the same on a smaller one.
     code = (
         "import sys; from sandbox.phantom.scene import write_scene; "
-        f"write_scene.__kwdefaults__['extent_um'] = {EXTENT_UM}; "
+        f"write_scene.__kwdefaults__['extent_um'] = {SMALL_UM}; "
         "from cli.main import main; sys.argv = sys.argv[1:]; main()"
     )
     program = [sys.executable, "-c", code, SOMATIC]
@@ -104,7 +105,7 @@ def test_again_it_goes_on(first: Ran, folder: Path, run_flow: Run, monkeypatch: 
     """A second run has another CAVE server at another port, and nothing left to do."""
     chunks = table_of(first).parent / "chunks"
     before = {path.name: path.stat().st_mtime_ns for path in chunks.iterdir()}
-    monkeypatch.setitem(write_scene.__kwdefaults__, "extent_um", EXTENT_UM)
+    monkeypatch.setitem(write_scene.__kwdefaults__, "extent_um", SMALL_UM)
     monkeypatch.chdir(folder)
     second = run_flow("demo", "--workers", 1)
     assert second.status == 0

@@ -1,6 +1,7 @@
 """`somatic extract`."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,13 @@ class Extracted:
 
 
 @pytest.fixture(scope="module")
-def extracted(cave_toml: Path, cave: CaveServer, tmp_path_factory: pytest.TempPathFactory) -> Extracted:
+def extracted(
+    cave_toml: Path, cave: CaveServer, prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Extracted:
     """All cells of the scene behind CAVE, in a process of its own that brings its own Prefect, in a terminal."""
     folder = tmp_path_factory.mktemp("extracted")
+    (folder / "prefect-home").mkdir()
+    shutil.copyfile(prefect_database, folder / "prefect-home" / "prefect.db")
     options = [cave_toml, "--version", 1, "--to", folder / "results", "--workers", 1]
     requests = len(cave.requests)
     ran = start("extract", *options, folder=folder, terminal=True).ended(within_s=240)

@@ -1,7 +1,7 @@
 """Servers that do not answer, and files that cannot be read for now: the command waits, but not for ever.
 
-These commands mostly sleep, so they all start at once; where one process runs all tests, before the first test of this
-folder, so that they end beside the others.
+Commands that wait for a server mostly sleep, so they all start at once; where one process runs all tests, before the
+first test of this folder, so that they end beside the others.
 """
 
 import re
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from command_line import Run, Running
 
+import tasks.extraction
 from sandbox.phantom.scene import Scene
 
 LIMIT_S = 40
@@ -40,10 +41,14 @@ def test_nothing_comes_back(waiting: dict[str, Running], name: str) -> None:
 
 
 def test_cells_that_failed_for_now(
-    waiting: dict[str, Running], damaged: tuple[Path, Path], run_flow: Run, cell_id: int, scene: Scene
+    damaged: tuple[Path, Path], run_flow: Run, cell_id: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that cannot be read: after its retries the command says how many of what, where, and what to do."""
-    ran = waiting["extract, damaged"].ended(within_s=240)
+    dataset, segmentation = damaged
+    waits: list[float] = []
+    monkeypatch.setattr(tasks.extraction, "_pause", lambda seconds, _stop: waits.append(seconds))
+    ran = run_flow("extract", dataset, "--to", dataset.parent / "results", "--no-meshes", "--workers", 1)
+    assert len(waits) == 3
     assert ran.status == 1
     counts, reason, _, path = ran.out.splitlines()
     assert counts.endswith(": 1 ok, 0 failed, 1 failed for now, 1 skipped")
@@ -55,7 +60,6 @@ def test_cells_that_failed_for_now(
     assert ran.error.endswith("run the same command again, which measures only these")
 
     # Which is true, once the file is well.
-    dataset, segmentation = damaged
     shutil.rmtree(segmentation)
     shutil.copytree(scene.folder / "seg_v1", segmentation)
     again = run_flow("extract", dataset, "--to", dataset.parent / "results", "--no-meshes")

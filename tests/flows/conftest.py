@@ -10,7 +10,7 @@ import impatient  # noqa: F401 - for what this process reads itself
 import pytest
 from extracting import TOKEN, Results, Spot, changed, find_spots, run, without_nuclei
 from file_server import FileServer
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
 
 import somatic.cave.client
 from flows.own_server import send_what_is_left
@@ -44,8 +44,10 @@ def _fork_server() -> None:
 def _prefect(prefect_api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Flows of this process, and commands that it starts, use the server of the tests."""
     home = tmp_path_factory.mktemp("prefect-home")
+    # Every flow would wait at its end, up to a second, for the thread that gives signs of life.
+    settings = {PREFECT_API_URL: prefect_api_url, PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     with (
-        temporary_settings({PREFECT_API_URL: prefect_api_url, PREFECT_HOME: home}),
+        temporary_settings(settings),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("PREFECT_API_URL", prefect_api_url)

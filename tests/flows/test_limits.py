@@ -35,8 +35,15 @@ from tasks.limits import SLOTS, SLOTS_PER_S, SharedRateLimiter, limit_name
 THREADS = 2
 MANY_REQUESTS = f"""
 import json, sys, threading, time
-from tasks.limits import SharedRateLimiter
-limiter, passed = SharedRateLimiter(sys.argv[1]), []
+import tasks.limits
+class Limiter(tasks.limits.SharedRateLimiter):
+    unasked = 0
+    def _ask_server(self):
+        delay_s = super()._ask_server()
+        self.unasked += not self._answered
+        return delay_s
+tasks.limits._AWAY_S = 0.0
+limiter, passed = Limiter(sys.argv[1]), []
 print("ready", flush=True)
 until = float(sys.stdin.readline())
 def ask():
@@ -46,8 +53,9 @@ def ask():
 threads = [threading.Thread(target=ask) for _ in range({THREADS})]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(json.dumps(passed))
+print(json.dumps([passed, limiter.unasked]))
 """
+"""One of several processes. It asks again at once after a server that was too busy to answer."""
 
 
 @pytest.fixture
@@ -131,13 +139,18 @@ def test_processes_share_it(client: SyncPrefectClient, name: str) -> None:
         assert process.stdin
         process.stdin.write(f"{until}\n")
         process.stdin.flush()
-    of_each = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes]
+    ended = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes]
+    of_each = [passed for passed, _ in ended]
     passed = np.sort(np.concatenate(of_each))
+    # On a busy machine the server fails now and then, and one request passes without it.
+    unasked = sum(number for _, number in ended)
+    assert unasked < 0.1 * len(passed)
     # A process notes the moment a little after the server let it pass, so a window may look a little shorter here.
     late_s = 0.3
     for first, start in enumerate(passed):
         in_window = np.arange(1, len(passed) - first + 1)
-        assert (in_window <= slots + per_s * (passed[first:] - start + late_s)).all(), passed[first:] - start
+        let = slots + per_s * (passed[first:] - start + late_s)
+        assert (in_window <= let + unasked).all(), passed[first:] - start
     assert len(passed) > 0.6 * per_s * (until - passed[0])
     assert min(len(each) for each in of_each) > 0.1 * len(passed)
 
@@ -192,9 +205,9 @@ def test_a_limit_that_is_none(client: SyncPrefectClient, name: str, warnings: li
     assert "slot decay" in warning
 
 
-def test_a_server_that_is_away(name: str, warnings: list[str], tmp_path: Path) -> None:
+def test_a_server_that_is_away(name: str, warnings: list[str], prefect_database: Path, tmp_path: Path) -> None:
     """While the server is away the work goes on with one warning; when it is back the limit holds again."""
-    server = PrefectServer(tmp_path)
+    server = PrefectServer(tmp_path, made_before=prefect_database)
     server.start()
     try:
         with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:

@@ -1,12 +1,13 @@
 """What can go wrong on the way to a new version: each cell says so in its row, and nothing else is lost."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from extracting import Results, error_of, run
+from extracting import TOKEN, Results, error_of, run
 from proofreading import Proofread, graph_dataset, proofread
 
 import tasks.carrying
@@ -31,19 +32,38 @@ def stack(edited: Proofread) -> Datastack:
     return replace(edited.stack, versions=list(edited.stack.versions))
 
 
-@pytest.fixture
-def dataset(scene: Scene, cave: CaveServer, tmp_path: Path) -> Path:
-    """The phantom on its graph, without its nuclei."""
-    path = graph_dataset(scene, cave.url, tmp_path / "phantom.toml")
+def without_layer_of_nuclei(path: Path) -> Path:
+    """The same dataset file without that line."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("nucleus_segmentation")]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def test_killed_while_it_takes_over(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def dataset(scene: Scene, cave: CaveServer, tmp_path: Path) -> Path:
+    """The phantom on its graph, without its nuclei."""
+    return without_layer_of_nuclei(graph_dataset(scene, cave.url, tmp_path / "phantom.toml"))
+
+
+@pytest.fixture(scope="module")
+def second(scene: Scene, edited: Proofread, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of version 2, to be copied."""
+    folder = tmp_path_factory.mktemp("second")
+    with pytest.MonkeyPatch.context() as patch, CaveServer(edited.stack, token=TOKEN) as server:
+        patch.setenv("CAVE_TOKEN", TOKEN)
+        path = without_layer_of_nuclei(graph_dataset(scene, server.url, folder / "phantom.toml"))
+        assert run(path, folder / "results", version=2, meshes=True).is_completed()
+    return folder / "results"
+
+
+@pytest.fixture
+def to(second: Path, tmp_path: Path) -> Path:
+    """A place for results, where those of version 2 are."""
+    return shutil.copytree(second, tmp_path / "results")
+
+
+def test_killed_while_it_takes_over(dataset: Path, to: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was taken over stays; the next run looks at the rest, and the table is that of a full extraction."""
-    to = tmp_path / "results"
-    assert run(dataset, to, version=2, meshes=True).is_completed()
     monkeypatch.setattr("flows.carrying.CELLS_PER_BATCH", 4)
     taken: list[int] = []
 
@@ -67,11 +87,9 @@ def test_killed_while_it_takes_over(dataset: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_leaves_that_cannot_be_had_cost_their_cell_only(
-    dataset: Path, cave: CaveServer, tmp_path: Path, edited: Proofread
+    dataset: Path, cave: CaveServer, to: Path, edited: Proofread
 ) -> None:
     """The cell with a changed root says why; unchanged ones are taken over, and other changed ones are measured."""
-    to = tmp_path / "results"
-    assert run(dataset, to, version=2, meshes=True).is_completed()
     root = {row["id"]: row["pt_root_id"] for row in _nuclei(edited, 3)}[edited.far]
     cave.fail(LEAVES.format(root), 400, "bounds are not what they should be", times=None)
     assert run(dataset, to, version=3, meshes=True).is_completed()
@@ -89,12 +107,8 @@ def test_leaves_that_cannot_be_had_cost_their_cell_only(
     assert results.table.loc[edited.far, "status"] == "ok"
 
 
-def test_version_that_expires_after_the_plan(
-    dataset: Path, stack: Datastack, tmp_path: Path, edited: Proofread
-) -> None:
+def test_version_that_expires_after_the_plan(dataset: Path, stack: Datastack, to: Path, edited: Proofread) -> None:
     """What was taken over stays, and every other cell says that the version has expired."""
-    to = tmp_path / "results"
-    assert run(dataset, to, version=2, meshes=True).is_completed()
 
     def expire() -> None:
         stack.versions[:] = [replace(one, valid=False) if one.number == 3 else one for one in stack.versions]

@@ -1,6 +1,7 @@
 """Stopped anywhere and started again: nothing is lost, nothing is done twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -129,10 +130,17 @@ def checked_again(dataset: Path, bucket: FileServer, results: Results, undisturb
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "parent alone"])
 def test_killed(
-    whole_group: bool, held: Path, bucket: FileServer, spots: list[Spot], undisturbed: Results, tmp_path: Path
+    whole_group: bool,
+    held: Path,
+    bucket: FileServer,
+    spots: list[Spot],
+    undisturbed: Results,
+    prefect_database: Path,
+    tmp_path: Path,
 ) -> None:
     """SIGKILL of the command, with its group or alone, leaves no process behind, and costs the chunk in flight only."""
-    own_server = {} if whole_group else {"PREFECT_API_URL": None}
+    own_server = {} if whole_group else {"PREFECT_API_URL": None, "PREFECT_HOME": str(tmp_path)}
+    shutil.copyfile(prefect_database, tmp_path / "prefect.db")
     root = tmp_path / "results"
     process = command("extract", held, "--to", root, "--chunk", 3, "--workers", 2, folder=tmp_path, **own_server)
     until(lambda: all_but_one_chunk_stored(root), process)
