@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sessions import once_a_session
 
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _FLAGS = (
@@ -72,15 +73,18 @@ def look_at(page: Path, question: str, script: str = "", *flags: str) -> tuple[A
     return json.loads(html.unescape(found[1])), errors
 
 
-def axe_source(folder: Path) -> str:
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The script of axe-core, by npm."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("no npm on this machine, so no axe-core")
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(
-            [npm, "pack", "axe-core@4", "--silent"], cwd=folder, capture_output=True, timeout=60, check=False
-        )
+    with once_a_session(tmp_path_factory, "axe") as folder:
+        if not folder.exists():
+            folder.mkdir()
+            command = [npm, "pack", "axe-core@4", "--silent"]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False)
     packed = list(folder.glob("axe-core-*.tgz"))
     if not packed:
         pytest.skip("npm could not fetch axe-core")

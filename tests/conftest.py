@@ -12,6 +12,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from chromium import axe  # noqa: F401 - a fixture
 from gcp_storage_emulator.server import create_server
 from hypothesis import settings
 from moto.server import ThreadedMotoServer

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import trimesh
-from chromium import AXE, axe_source, look_at, needs_chromium, serious
+from chromium import AXE, look_at, needs_chromium, serious
 
 from benchmarks.full_report import put_results
 from somatic.errors import StoreError
@@ -130,12 +130,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = ResultStore(str(tmp_path_factory.mktemp("full")))
     put_results(store, 144_000, failed_of=10)
     return Path(put_report(store))
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The script of axe-core."""
-    return axe_source(tmp_path_factory.mktemp("axe"))
 
 
 def listed(page: Path) -> dict[str, Any]:

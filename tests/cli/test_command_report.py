@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import trimesh
-from chromium import AXE, axe_source, look_at, needs_chromium, serious
+from chromium import AXE, look_at, needs_chromium, serious
 from cloudvolume import CloudVolume
 from command_line import Run, at_a_laptop, run_here
 
@@ -131,7 +131,7 @@ def test_a_picture_of_a_cell(page: Path) -> None:
 
 
 @needs_chromium
-def test_the_page_of_a_cell_in_a_browser(page: Path, tmp_path: Path) -> None:
+def test_the_page_of_a_cell_in_a_browser(page: Path, axe: str) -> None:
     """The scene in 3D is drawn, the picture shown, nothing is forbidden by the page's own policy; axe is content."""
     question = """[document.querySelector("iframe").contentDocument.querySelectorAll("canvas").length,
       document.querySelector("figure img").naturalWidth > 1000]"""
@@ -139,7 +139,7 @@ def test_the_page_of_a_cell_in_a_browser(page: Path, tmp_path: Path) -> None:
     assert found == [1, True]
     # What the driver of a machine without a graphics card says is none of ours.
     assert [error for error in errors if "WebGL" not in error] == []
-    faults, _ = look_at(page, AXE, axe_source(tmp_path))
+    faults, _ = look_at(page, AXE, axe)
     assert serious(faults) == []
 
 

@@ -13,6 +13,7 @@ from file_server import FileServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
 
 import somatic.cave.client
+import somatic.report.overview
 from flows.own_server import send_what_is_left
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
@@ -65,6 +66,14 @@ def _laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cave_calls, "_limiters", {})
     hasty = partial(Patience, wait_s=0.05, busy_pause_s=0.2, answer_s=5.0, query_s=5.0)
     monkeypatch.setattr(somatic.cave.client, "Patience", hasty)
+
+
+@pytest.fixture(scope="module")
+def no_report() -> Iterator[None]:
+    """No report is drawn, for tests that end with a table many times; it takes a third of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(somatic.report.overview, "put_report", lambda _store: None)
+        yield
 
 
 @pytest.fixture

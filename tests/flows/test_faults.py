@@ -23,6 +23,8 @@ from somatic.errors import (
 )
 from somatic.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SYNAPSES = "table/synapses_phantom/query"
 
 

@@ -17,6 +17,8 @@ from sandbox.phantom.scene import Scene
 from somatic.errors import CaveError
 from somatic.features import Row
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 LEAVES = "/node/{}/leaves"
 
 

@@ -13,6 +13,8 @@ from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK, temporary_set
 
 from deployments.blocks import RESULTS_BLOCK, results_block
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @pytest.fixture
 def place(s3_url: str) -> Iterator[str]:

@@ -16,6 +16,8 @@ from file_server import Fault, FileServer
 
 from sandbox.phantom.scene import Scene
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 RUNS = {
     "limit": {"limit": 5},
     "other chunks": {"limit": 9, "chunk": 7},

@@ -31,6 +31,8 @@ from somatic.errors import DatasetError, IncompleteExtraction, PermanentError
 from somatic.results.runs import load_runs
 from somatic.storage.store import ResultStore
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @dataclass(frozen=True)
 class Looked:
