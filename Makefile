@@ -29,10 +29,11 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 demo: $(VENV)/.runtime ## features of every cell of a made-up volume, in ./somatic-demo
 	@$(BIN)/somatic demo
 
-# Without KUBECONFIG, since the tests of the cluster must not begin on whatever cluster a person works with. In the order
-# of the files those that take long come first, else one of them would be the last and alone.
+# Without KUBECONFIG, since the tests of the cluster must not begin on whatever cluster a person works with. Three
+# processes also on two cores, since many tests wait for other processes. In the order of the files those that take long
+# come first, else one of them would be the last and alone.
 test: $(VENV)/.dev lint types ## lint, types and all tests but those of a cluster
-	@KUBECONFIG= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@KUBECONFIG= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-cluster: $(VENV)/.dev ## runs and accidents on the Kubernetes cluster that KUBECONFIG names
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
