@@ -5,8 +5,9 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pytest
+from cave_asking import POOR_TOKEN, RUDE_TOKEN, TOKEN, client_of
 
-from sandbox.cave.server import CaveTable, CaveView, Datastack, MaterializedVersion
+from sandbox.cave.server import CaveServer, CaveTable, CaveView, Datastack, MaterializedVersion
 
 VX_NM = (4.0, 4.0, 40.0)
 ROOT = 864_691_130_000_000_000
@@ -151,3 +152,37 @@ def no_home(tmp_path, monkeypatch):
     """No token of this machine's user is found, and nothing is written into their home."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def running_server(datastack):
+    """A server with tokens and a small row cap."""
+    with CaveServer(
+        datastack,
+        token=TOKEN,
+        row_cap=500,
+        unprivileged_tokens=[POOR_TOKEN],
+        tokens_without_terms=[RUDE_TOKEN],
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def server(running_server):
+    """Return the server, in good health."""
+    running_server.clear_faults()
+    running_server.rate_limit(None)
+    return running_server
+
+
+@pytest.fixture
+def client(server):
+    """Return a client of version 943."""
+    return client_of(server, version=943)
+
+
+@pytest.fixture
+def tables(datastack):
+    """Return the frames that version 943 was made of."""
+    version = datastack.version(943)
+    return {name: table.frame for name, table in version.tables.items()}
