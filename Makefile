@@ -9,21 +9,31 @@ BIN := $(VENV)/bin
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# uv installs in seconds what pip takes minutes for. Where pip cannot fetch uv, or uv cannot install, pip does it all.
+UV = $(BIN)/uv
+# pip would also look for conflicts with packages of an older lock; the locks are complete.
+OPTIONS := --no-deps --quiet
+define install
+  { test -x $(UV) && $(UV) pip install --python $(BIN)/python $(OPTIONS) $(1) 2>$(VENV)/uv.log; } \
+  || $(BIN)/python -m pip install --disable-pip-version-check $(OPTIONS) $(1)
+endef
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "somatic needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null \
+	  || echo "uv cannot be installed here; pip is used, which takes a few minutes"
 
-# The locks are whole, so pip need not look what goes with what, at which it fails over what an older lock installed.
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
-	@echo "Installing the locked packages into $(VENV) (a minute or two, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "Installing the locked packages into $(VENV) (once)"
+	@$(call install,--require-hashes -r requirements.lock)
+	@$(call install,--editable .)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing what the tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(call install,--require-hashes -r requirements-dev.lock)
 	@touch $@
 
 demo: $(VENV)/.runtime ## features of every cell of a made-up volume, in ./somatic-demo
@@ -50,14 +60,14 @@ format: $(VENV)/.dev ## put the code into shape
 	@$(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## choose new versions of everything
-	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet uv
+	@$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	@$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	@$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade --extra worker --extra gcs pyproject.toml -c requirements.lock -o requirements-worker.lock
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	@$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --quiet --upgrade --group build -c requirements-dev.lock -o requirements-build.lock
 
 # The first of these that works here. IMAGE_ARGS goes to it; BASE=debootstrap makes the base image on this machine.
