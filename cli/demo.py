@@ -35,6 +35,7 @@ def demo(
     from cli.options import check_can_write
     from cli.prefect_settings import reach_loopback
     from somatic.errors import StoreError
+    from somatic.workers.isolation import warm_up
 
     console = Console(stderr=True)
     try:
@@ -42,6 +43,9 @@ def demo(
     except OSError as error:
         raise StoreError(f"cannot make the folder {folder}: {error.strerror}; choose another with --folder") from error
     check_can_write(folder / "phantom.toml")
+    # The first run compiles loops, which takes a core longer than the volume takes to write.
+    if not warm_up("published"):
+        console.print("compiling the numerical loops beside this (about 10 s, once per installation)", soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("writing a phantom volume", total=1.0)
         from sandbox.cave.server import CaveServer

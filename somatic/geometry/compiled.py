@@ -5,6 +5,7 @@ Only where no library has them, or libraries take ten times as long.
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from llvmlite.ir import Constant, IntType
@@ -12,6 +13,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+_cache_folders: set[Path] = set()
 
 
 def compiled(function: Loop) -> Loop:
@@ -22,7 +25,13 @@ def compiled(function: Loop) -> Loop:
     loop: Any = njit(nogil=True)(function)
     with suppress(RuntimeError):
         loop.enable_caching()
+        _cache_folders.add(Path(loop.stats.cache_path))
     return loop
+
+
+def has_machine_code() -> bool:
+    """Whether an earlier process kept machine code of any loop on disk, so that loops are loaded and not compiled."""
+    return any(any(folder.glob("*.nbi")) for folder in _cache_folders)
 
 
 def _instruction(name: str, *more: Constant) -> Any:

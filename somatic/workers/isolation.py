@@ -19,6 +19,7 @@ import tqdm
 
 from somatic.cell import Cell
 from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped
+from somatic.geometry.compiled import has_machine_code
 from somatic.workers import crowding
 from somatic.workers.measuring import CellMeasurer, CellResult, Inputs, failed
 from somatic.workers.memory import machine_memory_bytes
@@ -83,10 +84,17 @@ def extract_cells_apart(
             yield failed(cell, inputs, measuring.fault)
 
 
-def warm_up(definitions: str) -> None:
-    """Begin with the imports of the processes that will measure cells; they take seconds, and this returns at once."""
+def warm_up(definitions: str) -> bool:
+    """Start the imports of the processes that will measure cells in the background, and the compilation of loops.
+
+    Returns
+    -------
+    bool
+        Whether the loops were compiled before, so that their machine code is only loaded.
+    """
     _fork_server(definitions)
     forkserver.ensure_running()
+    return has_machine_code()
 
 
 class _Measuring:
