@@ -1,4 +1,7 @@
-"""Scenes with the old code's values; they lie beside the project and are read where they are."""
+"""What is read in the folder beside the project: scenes with the old code's values, recorded answers of CAVE.
+
+A clone that has nothing beside it skips every test that needs them, so no other file of the tests names that folder.
+"""
 
 import json
 import os
@@ -14,15 +17,21 @@ from somatic.nucleus import NucleusLayer
 from somatic.tables import Synapses, synapses_from_raw
 
 SCENES = ("real_soma", "phantom_scene")
-_SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+RECORDINGS = SHARED / "cave_recordings"
+
+
+def in_shared(name: str) -> Path:
+    """Return a file or folder beside the project; skip the test where it is missing."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} not found in {SHARED} (SOMATIC_SHARED names another folder)")
+    return path
 
 
 def scene_of(name: str) -> Path:
     """Folder with the layers `seg` and `nuclei` and with tables.json; skips the test where it is missing."""
-    folder = _SHARED / name / "scene"
-    if not folder.is_dir():
-        pytest.skip(f"{name} is not there: looked in ../shared beside the project and in SOMATIC_SHARED")
-    return folder
+    return in_shared(f"{name}/scene")
 
 
 def cells_of(name: str) -> list[tuple[Cell, Segmentation, NucleusLayer, Synapses]]:
@@ -41,6 +50,6 @@ def cells_of(name: str) -> list[tuple[Cell, Segmentation, NucleusLayer, Synapses
 
 def expected_of(name: str, nucleus_id: int) -> dict[str, Any]:
     """What the old code returned for a nucleus of a scene, with its own keys and units."""
-    expected = json.loads((_SHARED / name / "expected_published.json").read_text())
+    expected = json.loads(in_shared(f"{name}/expected_published.json").read_text())
     cells = expected if isinstance(expected, list) else [expected]
     return next(cell for cell in cells if cell["nucleus_id"] == nucleus_id)

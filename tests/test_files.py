@@ -1,7 +1,6 @@
 """Tables from CSV, Parquet and Feather files."""
 
 import json
-import os
 from pathlib import Path
 
 import fsspec
@@ -13,13 +12,13 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared import scene_of
 
 from somatic.dataset import FileSource, load_dataset
 from somatic.errors import DatasetError, TransientError
 from somatic.file_tables import FileTables, read_columns
 from somatic.source import open_segmentation_url, open_source
 
-SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 ROOT = 864691135012345678
 LARGEST = 2**63 - 1
 _POOLS: list[pa.MemoryPool] = []
@@ -359,9 +358,7 @@ def test_a_dataset_made_of_a_shared_scene(
     tmp_path: Path, suffix: str, scene: str, n_nuclei: int, n_synapses: int
 ) -> None:
     """A scene's own tables, in every format and in the units of its own file, come back whole."""
-    folder = SHARED / scene / "scene"
-    if not folder.is_dir():
-        pytest.skip(f"needs {folder}")
+    folder = scene_of(scene)
     rows = json.loads((folder / "tables.json").read_text())
     for name in ("nuclei", "synapses"):
         write(pd.DataFrame(rows[name]), tmp_path / f"{name}.{suffix}")

@@ -1,8 +1,5 @@
 """Tables of nuclei and synapses, from raw frames of every kind that CAVE and files give."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,12 +7,11 @@ import pytest
 from caveclient.materializationengine import concatenate_position_columns
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import RECORDINGS
 
 from somatic.errors import DatasetError
 from somatic.tables import nuclei_from_raw, synapses_from_raw
 
-SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-RECORDINGS = SHARED / "cave_recordings"
 ROOT = 864691135012345678
 RESOLUTION = (4, 4, 40)
 LARGEST = 2**63 - 1

@@ -1,17 +1,14 @@
 """The sandbox's CAVE server answers each recorded request as the real servers did."""
 
 import json
-import os
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import requests
+from shared import RECORDINGS
 
 from sandbox.cave.server import CaveServer
 
-SHARED = Path(os.environ.get("SOMATIC_SHARED", Path(__file__).parents[3] / "shared"))
-RECORDINGS = SHARED / "cave_recordings"
 INDEX = RECORDINGS / "index.json"
 EXCHANGES = [entry for entry in json.loads(INDEX.read_text()) if "n" in entry] if INDEX.is_file() else []
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
