@@ -31,7 +31,8 @@ from somatic.cell import Cell, cell_box
 from somatic.cutout import Segmentation
 from somatic.planning.plan import make_plan
 from somatic.tables import nuclei_from_raw, synapses_from_raw
-from somatic.volume.file_cache import LIMIT_BYTES, FileCache, cache_folder
+from somatic.volume.cache_folder import cache_folder
+from somatic.volume.file_cache import LIMIT_BYTES, FileCache
 from somatic.workers.measuring import Inputs
 
 RADIUS_NM = RADIUS_UM * 1000
@@ -121,7 +122,7 @@ def cells_of(tissue: Tissue) -> list[Cell]:
     return [Cell(r["nucleus_id"], r["soma_id"], (r["x_vx"], r["y_vx"], r["z_vx"]), TABLE_NM) for r in ordered]
 
 
-def inputs_of(tissue: Tissue, file_cache: str) -> Inputs:
+def inputs_of(tissue: Tissue, file_cache: str | None) -> Inputs:
     """What the cells are measured from."""
     return Inputs(
         segmentation_url=tissue.segmentation,

@@ -28,7 +28,7 @@ from somatic.results.chunks import put_rows
 from somatic.results.runs import load_run
 from somatic.storage.places import open_results
 from somatic.tables import Synapses
-from somatic.volume.file_cache import cache_folder
+from somatic.volume.cache_folder import cache_folder
 from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.workers.memory import machine_memory_bytes, usable_cores
 from tasks.cave import query_synapses

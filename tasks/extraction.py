@@ -40,8 +40,8 @@ class ShardRun:
         The flow run of the extraction.
     cell_timeout_s, retry_delay_s : float
         Longest time for one cell; wait before a chunk is tried again, which doubles each time.
-    file_cache : str
-        Folder where files of the segmentation are kept.
+    file_cache : str or None
+        Folder where files of the segmentation are kept, if there is one.
     stop : threading.Event
         Set to end soon.
     """
@@ -53,7 +53,7 @@ class ShardRun:
     run_id: str
     cell_timeout_s: float
     retry_delay_s: float
-    file_cache: str
+    file_cache: str | None
     stop: threading.Event = field(default_factory=threading.Event)
 
 

@@ -1,8 +1,11 @@
 """Files kept for who reads them next: what is whole is given, what is not is fetched, the dead harm nobody."""
 
+import errno
+import fcntl
 import gzip
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import threading
@@ -10,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +23,7 @@ from volumes import put_sharded_volume, put_volume
 from somatic.cutout import Segmentation
 from somatic.errors import SegmentationUnavailable
 from somatic.volume import file_cache
-from somatic.volume.file_cache import FileCache, cache_folder
+from somatic.volume.file_cache import FileCache
 from somatic.workers.isolation import warm_up
 
 LABELS = np.kron(np.random.default_rng(0).integers(1, 4, (13, 10, 8)), np.ones((4, 4, 4), int)).astype(np.uint64)
@@ -178,15 +182,138 @@ def test_a_process_that_is_killed_lets_go(server: FileServer, tmp_path: Path) ->
     assert_whole(read(server.url("seg"), tmp_path / "cache"))
 
 
-def test_it_is_bounded(tmp_path: Path) -> None:
-    """However much is put there it holds no more than the limit, and what was asked for last."""
+LIMIT = 400_000
+
+
+def bytes_held(folder: Path) -> int:
+    """Bytes of all files in a cache, those being written included, while no process can add one."""
+    with (folder / "used").open("ab") as count:
+        fcntl.flock(count, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".file", ".part"))
+
+
+def content_of(name: str) -> bytes:
+    """Up to 40 kB that depend on the name."""
+    return random.Random(name).randbytes(random.Random(name).randrange(40_000))
+
+
+def put_a_few(folder: Path, number: int) -> None:
+    """Put less than a tenth of the limit, as a process does that reads one chunk."""
+    cache = FileCache(folder, LIMIT)
+    for n in range(3):
+        cache.put(f"file {number} {n}", content_of(f"file {number} {n}"))
+        # One that others put too.
+        cache.put(f"file {n}", content_of(f"file {n}"))
+
+
+def test_the_limit_holds_for_all_processes_together(tmp_path: Path) -> None:
+    """Sixty processes that put little each never hold more than the limit, and most of it at the end."""
+    context, n_started, running = multiprocessing.get_context("forkserver"), 0, []
+    while n_started < 60 or running:
+        running = [process for process in running if process.is_alive()]
+        if n_started < 60 and len(running) < 6:
+            running.append(context.Process(target=put_a_few, args=(tmp_path, n_started)))
+            running[-1].start()
+            n_started += 1
+        assert bytes_held(tmp_path) <= LIMIT
+    assert bytes_held(tmp_path) > LIMIT / 2
+    cache = FileCache(tmp_path, LIMIT)
+    kept = [name for name in (f"file {a} {b}" for a in range(60) for b in range(3)) if cache.get(name) is not None]
+    assert len(kept) >= 3
+    assert all(cache.get(name) == content_of(name) for name in kept)
+
+
+def test_what_was_read_last_is_kept(tmp_path: Path) -> None:
+    """However much is put there it holds no more than the limit, and removes what was not read for longest."""
     cache = FileCache(tmp_path, limit_bytes=100_000)
     for n in range(200):
         cache.put(f"file {n}", bytes(2000))
-        assert cache.get("file 0") is not None or n < 1
-        assert sum(path.stat().st_size for path in tmp_path.glob("*.file")) <= 110_000
+        assert cache.get("file 0") == bytes(2000)
+        assert bytes_held(tmp_path) <= 100_000
     assert cache.get("file 199") == bytes(2000)
     assert cache.get("file 1") is None
+
+
+def test_a_file_larger_than_the_limit(tmp_path: Path) -> None:
+    """It is not kept."""
+    cache = FileCache(tmp_path, limit_bytes=100_000)
+    cache.put("large", bytes(100_000))
+    assert cache.get("large") is None
+    assert bytes_held(tmp_path) == 0
+
+
+def test_files_that_the_store_does_not_have_count_too(tmp_path: Path) -> None:
+    """Each takes a block of the disk."""
+    cache = FileCache(tmp_path, limit_bytes=100_000)
+    for n in range(100):
+        cache.put(f"file {n}", b"")
+    assert sum(path.stat().st_blocks * 512 for path in tmp_path.glob("*.file")) <= 100_000
+    assert cache.get("file 99") == b""
+
+
+def die_while_writing(folder: Path) -> None:
+    """Be killed between the last byte of a file and its name."""
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    file_cache.os.rename = die  # type: ignore[assignment]
+    FileCache(folder, 100_000).put("a", bytes(60_000))
+
+
+def test_parts_of_killed_processes(tmp_path: Path) -> None:
+    """They count, and are removed when their space is needed; a part that is being written stays."""
+    process = multiprocessing.get_context("forkserver").Process(target=die_while_writing, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.stat().st_size > 60_000 for path in tmp_path.glob("*.part")] == [True]
+    cache = FileCache(tmp_path, 100_000)
+    writing = cache._reserve("writing.part", 20_000)
+    assert writing is not None
+    for n in range(10):
+        cache.put(f"file {n}", bytes(20_000))
+        assert cache.get(f"file {n}") == bytes(20_000)
+        assert bytes_held(tmp_path) <= 100_000
+    assert [path.name for path in tmp_path.glob("*.part")] == ["writing.part"]
+    writing.close()
+
+
+def test_a_count_that_is_damaged(tmp_path: Path) -> None:
+    """It is made anew from what there is."""
+    cache = FileCache(tmp_path, 100_000)
+    for n in range(15):
+        cache.put(f"file {n}", bytes(4000))
+    (tmp_path / "used").write_bytes(b"cut")
+    for n in range(15):
+        cache.put(f"another {n}", bytes(4000))
+        assert bytes_held(tmp_path) <= 100_000
+    assert cache.get("another 14") == bytes(4000)
+
+
+def test_a_disk_with_little_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a quarter of what is free, and gives space back when others take theirs."""
+    free = 4_000_000
+
+    def disk(_: int) -> SimpleNamespace:
+        return SimpleNamespace(f_blocks=10**6, f_frsize=1, f_bavail=max(0, free - bytes_in_files()))
+
+    def bytes_in_files() -> int:
+        return sum(path.stat().st_blocks * 512 for path in tmp_path.iterdir())
+
+    monkeypatch.setattr(file_cache.os, "fstatvfs", disk)
+    cache = FileCache(tmp_path)
+    for n in range(100):
+        cache.put(f"file {n}", bytes(20_000))
+    assert 0.5 * free / 4 < bytes_in_files() <= free / 4 + 4096
+    free = 400_000
+    for n in range(10):
+        cache.put(f"file {n}", bytes(20_000))
+    assert bytes_in_files() <= free / 4 + 4096
+    free = 0
+    for n in range(10):
+        cache.put(f"file {n}", bytes(20_000))
+    assert bytes_held(tmp_path) == 0
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
@@ -196,10 +323,17 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         cache.put("a", b"content")
     assert cache.get("a") is None
     cache.forget("a")
+    there = tmp_path / "there"
+    there.mkdir()
+    cache = FileCache(there)
+    there.rmdir()
+    with cache.claimed(["a"]):
+        cache.put("a", b"content")
+    assert cache.get("a") is None
 
 
-def test_without_room(tmp_path: Path) -> None:
-    """A file that finds no room is not kept, and nothing of it stays."""
+def test_without_space(tmp_path: Path) -> None:
+    """A file that finds no space is not kept, and nothing of it stays."""
     cache = FileCache(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
@@ -208,22 +342,43 @@ def test_without_room(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert cache.get("a") is None
-    assert not list(tmp_path.iterdir())
+    assert bytes_held(tmp_path) == 0
 
 
-def test_what_killed_processes_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder of a process that is gone is taken away, that of a living one stays; our own is gone in the end."""
-    monkeypatch.setattr(file_cache.tempfile, "tempdir", str(tmp_path))
-    child = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-    child.start()
-    child.join()
-    left = tmp_path / f"somatic-files-{child.pid}-x"
-    living = tmp_path / f"somatic-files-{os.getpid()}-x"
-    for folder in (left, living):
-        folder.mkdir()
-        FileCache(folder).put("a", b"content")
-    with cache_folder() as folder:
-        assert Path(folder).is_dir()
-        assert not left.exists()
-    assert not Path(folder).exists()
-    assert living.exists()
+def test_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has none, the limit could not be kept, so nothing is."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(file_cache.fcntl, "flock", no_locks)
+    cache = FileCache(tmp_path)
+    cache.put("a", b"content")
+    assert cache.get("a") is None
+
+
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
+    """Neither one in place of the folder nor one inside leads to a file elsewhere."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    elsewhere.mkdir()
+    folder.mkdir()
+    FileCache(elsewhere).put("a", b"content")
+    (kept,) = elsewhere.glob("*.file")
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+
+    (tmp_path / "link").symlink_to(elsewhere)
+    cache = FileCache(tmp_path / "link")
+    assert cache.get("a") is None
+    cache.put("b", b"content")
+    cache.forget("a")
+
+    for name in (kept.name, "used", "claims", "1234.part"):
+        (folder / name).symlink_to(kept)
+    cache = FileCache(folder)
+    assert cache.get("a") is None
+    with cache.claimed(["a"]):
+        cache.put("a", b"other")
+    (folder / "used").unlink()
+    cache.put("a", b"other")
+    assert cache.get("a") == b"other"
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
