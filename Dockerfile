@@ -44,6 +44,7 @@ ENV PATH=/opt/somatic/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/home/somatic \
     PREFECT_HOME=/home/somatic/.prefect \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
     DO_NOT_TRACK=1
 ARG COMMIT=""

@@ -27,7 +27,7 @@ def code_version() -> str:
     A checkout knows its commit; an image is told of it in SOMATIC_COMMIT when it is built.
     """
     try:
-        number = version("somatic")
+        number = version("somatic-features")
     except PackageNotFoundError:
         number = "0"
     root = Path(__file__).resolve().parent.parent

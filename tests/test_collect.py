@@ -379,4 +379,4 @@ def test_code_version_names_the_commit() -> None:
     number, commit = code_version().removesuffix(".dirty").split("+g")
     assert git.stdout.startswith(commit)
     assert len(commit) == 12
-    assert number == version("somatic")
+    assert number == version("somatic-features")

@@ -1,9 +1,6 @@
 """Dataset files: what they mean, and what is said when they are wrong."""
 
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -350,18 +347,3 @@ def test_the_docs_have_every_key() -> None:
     assert documented == keys
     assert {kind for kind, _ in BLOCKS} == {"toml", "json"}
     assert '| `cave.server` | `"https://global.daf-apis.com"` |' in table
-
-
-def test_datasets_travel_with_the_package(tmp_path: Path) -> None:
-    """The wheel holds the datasets, and code that runs from it finds them by name."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-    code = "import somatic.dataset as d; print(d.__file__, d.load_dataset('minnie65').name)"
-    run = [sys.executable, "-c", code]
-    shown = subprocess.run(
-        run, cwd=tmp_path / "installed", check=True, capture_output=True, text=True, env={"PYTHONPATH": ""}
-    ).stdout
-    assert shown.split() == [str(tmp_path / "installed" / "somatic" / "dataset.py"), "minnie65"]

@@ -15,7 +15,7 @@ def test_commit_of_an_image(commit: str | None, said: str, tmp_path: Path, monke
     monkeypatch.delenv("SOMATIC_COMMIT", raising=False)
     if commit is not None:
         monkeypatch.setenv("SOMATIC_COMMIT", commit)
-    assert software.code_version.__wrapped__() == version("somatic") + said
+    assert software.code_version.__wrapped__() == version("somatic-features") + said
 
 
 def test_checkout_knows_better_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

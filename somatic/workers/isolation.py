@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 import tqdm
 
 from somatic.cell import Cell
-from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped
+from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped, typed_line
 from somatic.geometry.compiled import has_machine_code
 from somatic.workers import crowding
 from somatic.workers.measuring import CellMeasurer, CellResult, Inputs, failed
@@ -110,7 +110,12 @@ class _Measuring:
         # The fork server keeps the environment that it was started with; credentials may have been set since.
         arguments = (cells, inputs, dict(os.environ), sender)
         self._process: BaseProcess = context.Process(target=_measure, args=arguments, daemon=True)
-        self._process.start()
+        try:
+            self._process.start()
+        except (EOFError, OSError) as error:
+            self._results.close()
+            sender.close()
+            raise ProcessEnded(f"no process could be started to measure cells: {typed_line(error)}") from error
         # Only the child may hold the sending end, else its death is not seen.
         sender.close()
         assert self._process.pid is not None
@@ -212,6 +217,8 @@ def _end_with_parent() -> None:
 def _fork_server(definitions: str) -> multiprocessing.context.ForkServerContext:
     """Processes that start with imports loaded and loops compiled, and never from a fork of a process with threads."""
     context = multiprocessing.get_context("forkserver")
+    # Else the fork server would import whatever has the name of a library in the working folder.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     # A child imports the parent's main module again; loaded beforehand, that costs nothing.
     main = getattr(sys.modules["__main__"], "__spec__", None)
     ready = f"somatic.workers.ready_{definitions}"

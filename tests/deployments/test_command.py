@@ -20,6 +20,7 @@ import psutil
 import pytest
 from conftest import EVERYTHING, IMAGE, Deploy, everything_on, hasten, prefect
 from file_server import Fault, FileServer
+from namesakes import put_namesakes
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
@@ -269,12 +270,17 @@ def test_an_extraction_that_is_killed(
 def test_processes_of_one_machine(
     somatic: Somatic, client: SyncPrefectClient, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deployed for processes, a worker in a second shell runs the extraction; every nucleus is in the table."""
+    """Deployed for processes, a worker in a second shell runs the extraction; every nucleus is in the table.
+
+    The worker and its runs are in a folder that has packages of its own with the names of ours.
+    """
     monkeypatch.chdir(tmp_path)
+    put_namesakes(tmp_path)
     assert somatic("--pool", "here", "--type", "process", "--to", "results").status == 0
     options = {"dataset": str(dataset), "version": 0, "workers": 1, "meshes": False, "shard_deployment": None}
     deployment = client.read_deployment_by_name("extract/minnie65")
-    run = client.create_flow_run_from_deployment(deployment.id, parameters=options)
+    here = {"working_dir": str(tmp_path)}
+    run = client.create_flow_run_from_deployment(deployment.id, parameters=options, job_variables=here)
     with process_worker("here", tmp_path):
         finished(client, run.id, tmp_path / "log")
     [path] = tmp_path.glob("results/two/v0/*/features.parquet")

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from conftest import describe_checkout
 from container import Container, end, first_process
+from namesakes import put_namesakes
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -49,7 +50,9 @@ for name in importlib.metadata.packages_distributions():
 def test_version_names_the_commit(container: Container, commit_before: str) -> None:
     """The image has no .git, and still says which commit it was built of, though others may come meanwhile."""
     said = container.run("somatic", "--version").strip()
-    assert said in [f"somatic {version('somatic')}+g{commit}" for commit in (commit_before, describe_checkout())]
+    assert said in [
+        f"somatic {version('somatic-features')}+g{commit}" for commit in (commit_before, describe_checkout())
+    ]
 
 
 def test_help_without_a_command(container: Container) -> None:
@@ -71,9 +74,12 @@ def test_no_root_and_a_place_to_write(container: Container, user: str) -> None:
 
 
 def test_prefect_loads_the_flows(container: Container) -> None:
-    """The entrypoints of deployments/prefect.yaml are flows, as Prefect's engine loads them in any folder."""
-    said = container.run("sh", "-c", 'cd / && exec python -c "$0"', _LOAD_FLOWS)
-    assert set(said.split()) == {"extract", "extract-shard"}
+    """The entrypoints of deployments/prefect.yaml are flows, as Prefect loads them, also in a folder of namesakes."""
+    folder = container.root / "work/lab"
+    folder.mkdir()
+    put_namesakes(folder)
+    said = container.run("sh", "-c", 'cd /work/lab && exec python -c "$0"', _LOAD_FLOWS)
+    assert set(said.split()) == {"extract", "extract-shard", "watch"}
 
 
 def test_demo_gives_the_same_table(container: Container, demo: str, tmp_path: Path) -> None:
@@ -147,6 +153,7 @@ def test_no_secret_and_no_key(container: Container) -> None:
         "HOME",
         "PREFECT_HOME",
         "PYTHONDONTWRITEBYTECODE",
+        "PYTHONSAFEPATH",
         "PYTHONUNBUFFERED",
         "DO_NOT_TRACK",
         "SOMATIC_COMMIT",
