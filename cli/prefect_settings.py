@@ -1,5 +1,6 @@
 """What the command settles with Prefect before it runs a flow."""
 
+import contextlib
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,14 +18,13 @@ def prepare_prefect(home: Path | None = None) -> None:
     Parameters
     ----------
     home : Path, optional
-        Folder for a Prefect of its own, which knows nothing of the user's profile and server.
+        Folder of a separate Prefect, which uses none of the user's settings: no profile, no variable, no file of the
+        working folder.
     """
     if home:
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
             del os.environ[name]
         os.environ["PREFECT_HOME"] = str(home)
-        # Set and empty, so that no prefect.toml, pyproject.toml or .env of the current folder names a server.
-        os.environ["PREFECT_API_URL"] = ""
     for name, value in {
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -35,6 +35,11 @@ def prepare_prefect(home: Path | None = None) -> None:
     }.items():
         os.environ.setdefault(name, value)
     reach_loopback()
+    if home:
+        home.mkdir(parents=True, exist_ok=True)
+        # Prefect reads prefect.toml, pyproject.toml and .env of the working folder once, when this is imported.
+        with contextlib.chdir(home):
+            import prefect.context  # noqa: F401
 
 
 def reach_loopback() -> None:

@@ -70,7 +70,7 @@ def run_shown(
     try:
         with shown_progress(Console(stderr=True)) as callbacks:
             check_server()
-            with own_server() as wait:
+            with own_server(prefect_home) as wait:
                 flow = load_flow()
                 from flows.listening import Listener, heard_by
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from somatic.errors import TransientError
@@ -23,10 +24,15 @@ _END_S = 10.0
 
 
 @contextmanager
-def own_server() -> Iterator[Callable[[], None]]:
+def own_server(folder: Path | None = None) -> Iterator[Callable[[], None]]:
     """Start a Prefect server that the flows inside use, unless the settings of Prefect name one.
 
     Its database is that of Prefect's settings, so that the runs are there for `prefect server start` later.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Working folder of the server, whose prefect.toml and .env it reads; the current one when left out.
 
     Yields
     ------
@@ -38,7 +44,7 @@ def own_server() -> Iterator[Callable[[], None]]:
     if PREFECT_API_URL.value():
         yield lambda: None
         return
-    with tempfile.TemporaryFile() as log, _process(log) as (process, address):
+    with tempfile.TemporaryFile() as log, _process(log, folder) as (process, address):
 
         def wait() -> None:
             _wait(process, address, log)
@@ -52,15 +58,16 @@ def own_server() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _process(log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
+def _process(log: IO[bytes], folder: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         process = subprocess.Popen(
-            # -P: a folder `flows` where the user happens to be is not ours.
+            # -P: nothing in the working folder may take the place of a library.
             [sys.executable, "-P", "-m", __name__, str(listening.fileno())],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             pass_fds=[listening.fileno()],
+            cwd=folder,
             start_new_session=True,
         )
         address = listening.getsockname()

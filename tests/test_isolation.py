@@ -336,3 +336,18 @@ def test_a_parent_that_is_ended(server: FileServer, tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
         parent.communicate()
+
+
+def test_a_fork_server_that_does_not_start(folder: Path, tmp_path: Path) -> None:
+    """Where no process can be started to measure cells, that is one transient error, and no cell is blamed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    raise SystemExit(1)\n"
+    )
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    command = [sys.executable, str(program), f"precomputed://file://{folder}/seg"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stdout == ""
+    said = "somatic.errors.ProcessEnded: no process could be started to measure cells: "
+    assert ran.stderr.splitlines()[-1].startswith(said), ran.stderr

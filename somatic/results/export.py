@@ -109,7 +109,7 @@ def to_anndata(features: pa.Table) -> "anndata.AnnData":
     try:
         import anndata
     except ImportError as error:
-        raise StoreError("h5ad needs the package anndata: pip install anndata, or somatic[h5ad]") from error
+        raise StoreError("h5ad needs the package anndata, which is not installed; run: pip install anndata") from error
     frame = features.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     names = frame["nucleus_id"].astype(str)
     numbers = frame[list(MEASURED)].astype("Float64").to_numpy(np.float64, na_value=np.nan)

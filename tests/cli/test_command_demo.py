@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command_line import SOMATIC, Ran, Run, start
+from namesakes import put_namesakes
 from sessions import SMALL_UM
 
+from _somatic_features import PACKAGES
 from sandbox.phantom.scene import Scene, write_scene
 
 HOSTILE = {
@@ -28,10 +30,15 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def folder(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A current folder in which the demo has its volume already, as after a first run."""
+    """A working folder with Prefect settings and flows of a lab, in which the demo has its volume already."""
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(scene.folder, folder / "somatic-demo" / "volume")
-    (folder / "prefect.toml").write_text('[api]\nurl = "http://127.0.0.1:9/api"\n')
+    (folder / "prefect.toml").write_text(
+        '[api]\nurl = "http://127.0.0.1:9/api"\n'
+        '[server.database]\nconnection_url = "postgresql+asyncpg://lab@127.0.0.1:9/lab"\n'
+    )
+    (folder / ".env").write_text("PREFECT_SERVER_API_BASE_PATH=/lab\n")
+    put_namesakes(folder)
     (folder / "home" / ".prefect").mkdir(parents=True)
     (folder / "home" / ".prefect" / "profiles.toml").write_text(
         'active = "lab"\n[profiles.lab]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
@@ -72,7 +79,8 @@ def test_everything_lies_in_one_folder(first: Ran, folder: Path) -> None:
     """The demo writes below its folder alone, Prefect's database included, and no token stays there."""
     assert first.status == 0
     assert (folder / "somatic-demo" / "prefect" / "prefect.db").exists()
-    assert sorted(path.name for path in folder.iterdir()) == ["home", "prefect.toml", "somatic-demo"]
+    before = {"home", "prefect.toml", ".env", *PACKAGES, *(f"{name}.py" for name in PACKAGES)}
+    assert {path.name for path in folder.iterdir()} - before == {"somatic-demo"}
     assert [path.name for path in (folder / "home" / ".prefect").iterdir()] == ["profiles.toml"]
     for name in ("phantom.toml", "phantom-files.toml"):
         assert "token" not in (folder / "somatic-demo" / name).read_text().lower()
