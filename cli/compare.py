@@ -15,6 +15,11 @@ EXAMPLES = (
     "somatic compare s3://new/features.parquet s3://old/features.parquet",
 )
 _WIDTH_FOR_THREE = 110
+_RELEASED = (
+    "the table that Elabbady et al. released (microns_SomaData_AllCells_v661). Its area-to-volume ratios (1/um) and "
+    "nuclear folding area (nm^2) were converted to our units. Its values are normalised, in a way that is not public: "
+    "a deviation of up to 10 % is a fault of neither table"
+)
 
 
 def compare(
@@ -31,8 +36,9 @@ def compare(
 ) -> None:
     """Compare two tables of features: how far each feature deviates, and on which cells most.
 
-    Deviations are in percent of the value in TABLE. It needs a column nucleus_id, and features by the names that ours
-    have. docs/using-results.md says what the columns mean that are printed.
+    Deviations are in percent of the value in TABLE. It needs a column nucleus_id, and features by our names and in our
+    units; the table that Elabbady et al. released is recognised and converted. docs/using-results.md explains the
+    columns that are printed.
     """
     from rich.console import Console
 
@@ -56,6 +62,9 @@ def compare(
     for only, where in ((compared.n_only_results, results), (compared.n_only_reference, table)):
         if only:
             console.print(f"{only:,} only in {where}", highlight=False, soft_wrap=True, markup=False)
+    for released, where in ((compared.released_results, results), (compared.released_reference, table)):
+        if released:
+            console.print(f"{where} is {_RELEASED}", highlight=False, soft_wrap=True, markup=False)
     console.print(_shown(compared, n_worst=3 if console.width >= _WIDTH_FOR_THREE else 1))
     one_sided = compared.features["only_results"] + compared.features["only_reference"]
     if one_sided.any():

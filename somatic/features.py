@@ -1,7 +1,8 @@
 """The table of features: every column with its type, unit and meaning, in one place.
 
-Names of the published table (Elabbady et al., Nature 2025, doi 10.1038/s41586-024-07765-7) are kept to the
-letter, although `_um` there means um^3 for a volume, um^2 for an area and 1/um^2 for a density.
+Features that the table released with Elabbady et al., Nature 2025 (doi 10.1038/s41586-024-07765-7) has too are spelt as
+there. `_um` in a name means um^3 for a volume, um^2 for an area and 1/um^2 for a density. Equal names do not mean equal
+numbers: that table is normalised, and three of its columns have other units (somatic/results/released.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -238,8 +239,8 @@ def columns_of(definitions: str) -> tuple[Column, ...]:
 def _definition(name: str) -> str:
     """Where the definition of a column comes from."""
     if name in _PUBLISHED:
-        return "published table, Elabbady et al., Nature 2025, doi 10.1038/s41586-024-07765-7"
-    return "Extract_Somatic_Features, the code of the published table" if name in _OF_THE_OLD_CODE else "somatic"
+        return "Elabbady et al., Nature 2025, doi 10.1038/s41586-024-07765-7"
+    return "Extract_Somatic_Features, the code of that paper" if name in _OF_THE_OLD_CODE else "somatic"
 
 
 SCHEMA = pa.schema(

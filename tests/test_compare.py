@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from shared import in_shared
 from stores import RADIUS_NM, made_nuclei, run
 
 from somatic.errors import DatasetError, StoreError
@@ -226,3 +227,105 @@ def test_comparison_needs_no_schema_of_ours() -> None:
     for other in others:
         row = compare(other, table).features.loc["soma_volume_um"]
         assert (row["n"], row["max_abs"]) == (3, 0)
+
+
+RELEASED = {
+    "nucleus_id": 154146,
+    "nucleus_volume_um": 244.942613,
+    "nucleus_area_um": 248.897211,
+    "nuclear_area_to_volume_ratio": 1.016145,
+    "nuclear_folding_area_um": 3.150695e7,
+    "soma_area_um": 1064.862433,
+    "soma_synapse_number": 151.794032,
+    "soma_synapse_density_um": 0.150997,
+}
+"""Features of a nucleus in the table that Elabbady et al. released."""
+LABELS = {
+    "is_column": False,
+    "cortical_column_labels": None,
+    "predicted_class": "excitatory",
+    "predicted_subclass": "L2IT",
+    "umap_embedding_x": 3.5,
+    "soma_depth_x": 0.0,
+    "soma_depth_y": 123.0,
+    "soma_depth_z": 0.0,
+}
+"""Its columns that are no features, by which it is recognised; their values do not matter."""
+RAW = {
+    "nucleus_id": 154146,
+    "nucleus_volume_um": 248.862,
+    "nucleus_area_um": 252.036,
+    "nuclear_area_to_volume_ratio": 1.31727,
+    "nuclear_folding_area_um": 28.684,
+    "soma_synapse_number": 149,
+    "materialization_version": 661,
+}
+"""What the published definitions give for that nucleus: (252.036 / 248.862) * (3.90165 / 3), um^2."""
+
+
+def test_the_released_table() -> None:
+    """Its units are converted; then raw values deviate by what normalising did, at most 10 %, as computed by hand."""
+    result = compare(pd.DataFrame([RAW]), pd.DataFrame([{**RELEASED, **LABELS}]))
+    assert (result.released_results, result.released_reference) == (False, True)
+    # A sphere of 244.942613 um^3 has a radius of 3.88144 um: 1.016145 * 3.88144 / 3 = 1.31470.
+    expected = {
+        "nucleus_volume_um": 3.919387 / 244.942613,
+        "nucleus_area_um": 3.138789 / 248.897211,
+        "nuclear_area_to_volume_ratio": 0.00257 / 1.31470,
+        "nuclear_folding_area_um": 2.82295 / 31.50695,
+        "soma_synapse_number": 2.794032 / 151.794032,
+    }
+    found = result.features["max_rel"]
+    assert found.to_dict() == pytest.approx(expected, rel=0.01)
+    assert found.max() < 0.1
+
+
+def test_the_released_table_comes_first() -> None:
+    """Either table may be the released one, and both."""
+    released = pd.DataFrame([{**RELEASED, **LABELS}])
+    result = compare(released, pd.DataFrame([RAW]))
+    assert (result.released_results, result.released_reference) == (True, False)
+    assert result.features["max_rel"].max() < 0.1
+    both = compare(released, released)
+    assert (both.released_results, both.released_reference) == (True, True)
+    assert both.features["max_abs"].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "released"),
+    [
+        (list(LABELS), True),
+        (["is_column", "predicted_class"], True),
+        (["cortical_column_labels", "soma_depth_y"], True),
+        ([], False),
+        (["predicted_class"], False),
+        ([*LABELS, "materialization_version", "definitions", "status"], False),
+    ],
+)
+def test_how_the_released_table_is_recognised(columns: list[str], released: bool) -> None:
+    """A part of its columns will do; one label joined to another table, or all of them to ours, changes nothing."""
+    table = pd.DataFrame([RELEASED]).assign(**dict.fromkeys(columns, 1))
+    result = compare(pd.DataFrame([RAW]), table)
+    assert result.released_reference == released
+    area = result.features.loc["nuclear_folding_area_um", "max_rel"]
+    assert area == pytest.approx(0.0896 if released else 1, rel=0.01)
+
+
+def test_gaps_in_the_released_table() -> None:
+    """A ratio without its volume is not compared: the row where that is null, the column where there is none."""
+    table = pd.DataFrame([{**RELEASED, **LABELS}, {**RELEASED, **LABELS, "nucleus_id": 5, "nucleus_volume_um": None}])
+    ours = pd.DataFrame([RAW, {**RAW, "nucleus_id": 5}])
+    assert compare(ours, table).features.loc["nuclear_area_to_volume_ratio", "n"] == 1
+    without = compare(ours, table.drop(columns="nucleus_volume_um"))
+    assert "nuclear_area_to_volume_ratio" in without.absent_reference
+    with pytest.raises(DatasetError, match="nuclear_folding_area_um holds something else than numbers"):
+        compare(ours, table.assign(nuclear_folding_area_um="much"))
+
+
+def test_raw_values_of_that_nucleus() -> None:
+    """The raw values above are those that the Institute measured in 2021, where their table lies beside the project."""
+    table = pd.read_parquet(in_shared("cell_types/minnie65_v83_features.parquet"))
+    row = table.set_index("nucleus_id").loc[154146]
+    numbers = {name: value for name, value in RAW.items() if name in row.index}
+    assert len(numbers) == 5
+    assert row[list(numbers)].to_dict() == pytest.approx(numbers, rel=1e-4)

@@ -13,6 +13,7 @@ import pyarrow.feather
 
 from somatic.errors import DatasetError, one_line
 from somatic.features import MEASURED
+from somatic.results.released import CONVERTED, is_released, to_our_units
 from somatic.storage.parquet import table_from_parquet
 from somatic.storage.places import FEATURES
 from somatic.storage.store import ResultStore
@@ -38,6 +39,9 @@ class Comparison:
         Nuclei in both tables, and in one only.
     absent_results, absent_reference : tuple of str
         Features that a table lacks.
+    released_results, released_reference : bool
+        Whether a table is the one that Elabbady et al. released. Its units were converted to ours; its values are
+        normalised and deviate from raw ones by up to 10 %.
     """
 
     features: pd.DataFrame
@@ -46,6 +50,8 @@ class Comparison:
     n_only_reference: int
     absent_results: tuple[str, ...]
     absent_reference: tuple[str, ...]
+    released_results: bool
+    released_reference: bool
 
 
 def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Comparison:
@@ -55,7 +61,8 @@ def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Compa
     ----------
     results, reference : str or pandas.DataFrame
         A table, or the URL of one (.parquet, .feather, .csv, .csv.gz), or the URL of a folder with features.parquet.
-        It must have `nucleus_id` and may have any of the features by the names of `somatic.features.COLUMNS`.
+        It must have `nucleus_id` and may have any of the features by the names, and in the units, of
+        `somatic.features.COLUMNS`. The released table is recognised by its columns and converted to these units.
 
     Raises
     ------
@@ -64,7 +71,8 @@ def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Compa
     StoreError, StoreUnavailable
         The place of a table could not be read, for good or for now.
     """
-    ours, theirs = _features(results, "the first table"), _features(reference, "the second table")
+    ours, released_results = _features(results, "the first table")
+    theirs, released_reference = _features(reference, "the second table")
     both = ours.index.intersection(theirs.index, sort=True)
     left, right = ours.loc[both], theirs.loc[both]
     shared = [name for name in MEASURED if name in ours.columns and name in theirs.columns]
@@ -77,6 +85,8 @@ def compare(results: str | pd.DataFrame, reference: str | pd.DataFrame) -> Compa
         n_only_reference=len(theirs) - len(both),
         absent_results=tuple(name for name in MEASURED if name not in ours.columns),
         absent_reference=tuple(name for name in MEASURED if name not in theirs.columns),
+        released_results=released_results,
+        released_reference=released_reference,
     )
 
 
@@ -116,8 +126,8 @@ def _numbers(name: str, values: pd.Series) -> npt.NDArray[np.float64]:
         raise DatasetError(f"column {name} holds something else than numbers: {error}") from error
 
 
-def _features(table: str | pd.DataFrame, where: str) -> pd.DataFrame:
-    """Columns of a table that are features, with nucleus_id as an exact index."""
+def _features(table: str | pd.DataFrame, where: str) -> tuple[pd.DataFrame, bool]:
+    """Columns of a table that are features, with nucleus_id as an exact index; whether it is the released table."""
     if isinstance(table, str):
         table, where = _read(table)
     if "nucleus_id" not in table.columns:
@@ -127,7 +137,11 @@ def _features(table: str | pd.DataFrame, where: str) -> pd.DataFrame:
     doubled = ids[ids.duplicated()]
     if len(doubled):
         raise DatasetError(f"{where} has nucleus_id {doubled[0]} more than once; keep one row a nucleus")
-    return table[[name for name in MEASURED if name in table.columns]].set_axis(ids, axis=0)
+    features = table[[name for name in MEASURED if name in table.columns]].set_axis(ids, axis=0)
+    if not is_released(table.columns):
+        return features, False
+    numbers = {name: _numbers(name, features[name]) for name in CONVERTED if name in features}
+    return to_our_units(features.assign(**numbers)), True
 
 
 def _exact_ids(values: pd.Series, where: str) -> pd.Index:

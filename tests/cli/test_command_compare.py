@@ -56,6 +56,17 @@ def test_deviations(run: Run, results: Path, published: Path) -> None:
     assert "frac_zero" in [name.strip() for name in absent]
 
 
+def test_the_released_table(run: Run, results: Path, published: Path) -> None:
+    """The table that Elabbady et al. released is named as such, with what was converted and what its values are."""
+    table = pd.read_csv(published).assign(is_column=False, predicted_class="", predicted_subclass="")
+    table.to_csv(published, index=False)
+    ran = run("compare", results, published)
+    assert ran.status == 0
+    [line] = [line for line in ran.out.splitlines() if line.startswith(f"{published} is ")]
+    for part in ("microns_SomaData_AllCells_v661", "ratios (1/um)", "folding area (nm^2)", "normalised", "10 %"):
+        assert part in line
+
+
 def test_a_table_with_itself(run: Run, results: Path) -> None:
     """Equal tables deviate nowhere, and no cell is the worst."""
     ran = run("compare", results, results / "features.parquet")
