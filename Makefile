@@ -48,9 +48,11 @@ test: $(VENV)/.dev lint types ## lint, types and all tests but those of a cluste
 test-cluster: $(VENV)/.dev ## runs and accidents on the Kubernetes cluster that KUBECONFIG names
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev ## style
+lint: $(VENV)/.dev ## style, and that every import is a declared dependency
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/deptry somatic tasks flows cli sandbox deployments
+	@$(BIN)/deptry tests benchmarks --exclude '^$$' --ignore DEP002,DEP004
 
 types: $(VENV)/.dev ## types
 	@$(BIN)/mypy

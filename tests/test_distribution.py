@@ -1,4 +1,4 @@
-"""The name under which this project is installed: `somatic` on PyPI belongs to another one."""
+"""The name under which this project is installed, since `somatic` on PyPI belongs to another one, and its locks."""
 
 import re
 import tomllib
@@ -6,9 +6,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS, GROUPS = PROJECT["optional-dependencies"], PYPROJECT["dependency-groups"]
+LOCKS = {
+    "requirements.lock": PROJECT["dependencies"],
+    "requirements-worker.lock": [*PROJECT["dependencies"], *EXTRAS["worker"], *EXTRAS["gcs"]],
+    "requirements-dev.lock": [*PROJECT["dependencies"], *GROUPS["dev"]],
+    "requirements-build.lock": GROUPS["build"],
+}
+"""What each lock is made of."""
 TEXTS = sorted(
     path
     for pattern in ("*.md", "*.toml", "*.cff", "Makefile", "Dockerfile", ".ci/*", "*.lock")
@@ -78,3 +89,18 @@ def test_it_would_be_seen(text: str) -> None:
 def test_ours_is_let_through(text: str) -> None:
     """Our own name, our command and our folders are no mistakes."""
     assert not FOREIGN.search(text)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_locks(name: str) -> None:
+    """A lock has every dependency at a version that pyproject.toml allows, and no address of an index."""
+    text = (ROOT / name).read_text()
+    assert not re.search(r"://|^-|\bindex\b", text, re.MULTILINE)
+    locked = {
+        canonicalize_name(found[1]): found[2] for found in re.finditer(r"^([\w.-]+)==([^ ;]+)", text, re.MULTILINE)
+    }
+    # A group may include another one, which is a table and not a requirement.
+    wanted = [Requirement(line) for line in LOCKS[name] if isinstance(line, str)]
+    found = {str(one): locked.get(canonicalize_name(one.name)) for one in wanted}
+    wrong = [one for one in wanted if (have := found[str(one)]) is None or not one.specifier.contains(have)]
+    assert wrong == [], found
