@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from cli.prefect_settings import prepare_prefect
+from somatic.urls import results_fault
 
 if TYPE_CHECKING:
     import httpx
@@ -98,6 +99,8 @@ def deploy(
         variables["image"] = _check_image(image)
     if namespace is not None:
         variables["namespace"] = _check_namespace(namespace)
+    if to is not None and (fault := results_fault(to)):
+        raise typer.BadParameter(f"{to!r}: {fault}", param_hint="--to")
     if to is not None and pool_type == "process" and not urlsplit(to).scheme:
         to = str(Path(to).expanduser().absolute())
     if notify is not None and not urlsplit(notify).netloc:

@@ -105,9 +105,10 @@ def run_extract(parameters: dict[str, Any], prefect_home: Path | None = None) ->
     from cli.reading import read_dataset
     from cli.running import run_shown, stoppable
     from somatic.nucleus_ids import read_nucleus_ids
+    from somatic.storage.places import open_results
 
     # What takes no server is said before one is started for it.
-    read_dataset(parameters["dataset"])
+    open_results(read_dataset(parameters["dataset"]), parameters.get("to"))
     if parameters.get("nuclei"):
         read_nucleus_ids(parameters["nuclei"])
     with stoppable():

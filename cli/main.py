@@ -79,10 +79,15 @@ def main() -> None:
     except Exception as error:
         if options.get("debug"):
             raise
-        from somatic.errors import SomaticError
+        from somatic.errors import SomaticError, typed_line
 
         text = " ".join(str(error).split())
-        if not isinstance(error, SomaticError):
-            text = f"unexpected {type(error).__name__}: {text[:300]} (somatic --debug ... shows where)"
+        if isinstance(error, MemoryError):
+            text = (
+                "this process ran out of memory; run the same command again where there is more, or with fewer "
+                "--workers: what was measured is kept (somatic --debug ... shows where)"
+            )
+        elif not isinstance(error, SomaticError):
+            text = f"unexpected {typed_line(error)} (somatic --debug ... shows where)"
         typer.echo(f"somatic: {text}", err=True)
         sys.exit(1)

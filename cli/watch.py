@@ -47,8 +47,11 @@ def watch(
     from cli.running import run_shown, stoppable
     from somatic.errors import SomaticError
     from somatic.extracting.versions import check_has_versions
+    from somatic.storage.places import open_results
 
-    check_has_versions(read_dataset(dataset))
+    described = read_dataset(dataset)
+    check_has_versions(described)
+    open_results(described, to)
     parameters = {"dataset": dataset, "to": to, "workers": workers, "dry_run": dry_run}
     with stoppable():
         while interval:

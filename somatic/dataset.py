@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from somatic.errors import DatasetError
 from somatic.seed_json import dataset_of_seed
+from somatic.urls import results_fault, url_fault
 from somatic.validation import validated
 
 BUNDLED = Path(__file__).resolve().parent.parent / "deployments" / "datasets"
@@ -35,6 +37,7 @@ def _said(text: str) -> str:
 def _location(text: str, info: ValidationInfo) -> str:
     """A URL as it is, a path as an absolute one; relative paths count from the folder of the dataset file."""
     folder = (info.context or {}).get("folder", Path.cwd())
+    _check_url(text.removeprefix("file://"))
     if "://" in text.removeprefix("file://"):
         return text
     path = Path(text.removeprefix("file://")).expanduser()
@@ -42,9 +45,23 @@ def _location(text: str, info: ValidationInfo) -> str:
     return f"file://{absolute}" if text.startswith("file://") else absolute
 
 
+def _results(text: str, info: ValidationInfo) -> str:
+    """A place for results, as `_location`."""
+    _check_url(text, results_fault)
+    return _location(text, info)
+
+
+def _check_url(text: str, fault_of: Callable[[str], str | None] = url_fault) -> None:
+    if fault := fault_of(text):
+        # What stands before an @ may be a password.
+        raise ValueError(f"found {'...' + text.rpartition('@')[2] if '@' in text else text!r}: {fault}")
+
+
 def _layer_url(text: str, info: ValidationInfo) -> str:
     """The URL of a layer as cloud-volume takes it, from such a URL, a URL of a bucket or a folder."""
+    _check_url(text)
     if text.startswith(_GRAPH):
+        _check_url(text.removeprefix(_GRAPH))
         return text
     bare = _said(text.removeprefix(_FLAT))
     if "://" in bare and not bare.startswith(_PLACES):
@@ -55,6 +72,7 @@ def _layer_url(text: str, info: ValidationInfo) -> str:
 
 Text = Annotated[str, AfterValidator(_said)]
 Location = Annotated[Text, AfterValidator(_location)]
+Results = Annotated[Text, AfterValidator(_results)]
 LayerUrl = Annotated[Text, AfterValidator(_layer_url)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -156,7 +174,7 @@ class Dataset(_Model):
     version: Whole | None = Field(
         default=None, description="the version that is meant when the command names none, a whole number"
     )
-    results: Location | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
+    results: Results | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
     pia: Pia | None = Field(default=None, description="a table [pia]")
     cave: CaveSource | None = Field(default=None, description="a table [cave]")
     files: FileSource | None = Field(default=None, description="a table [files]")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import IO, Any
+from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 import fsspec
@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from somatic.dataset import FileSource
 from somatic.errors import DatasetError, TransientError, one_line
+from somatic.storage.faults import is_fault_of_a_place, is_passing
 from somatic.tables import (
     Nuclei,
     Resolution,
@@ -28,6 +29,7 @@ from somatic.tables import (
     position_columns,
     synapses_from_raw,
 )
+from somatic.urls import url_fault
 
 _INTEGERS = {
     pa.int8(): pd.Int8Dtype(),
@@ -212,21 +214,40 @@ def _kind(where: str) -> str:
 @contextmanager
 def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
     where = _shown(place)
+    if fault := url_fault(place):
+        raise DatasetError(f"{where}: {fault}")
     try:
         with fsspec.open(place, "rb", compression="infer") as file:
             yield file
-    except FileNotFoundError as error:
-        raise DatasetError(f"{where}: no such file") from error
-    except PermissionError as error:
-        raise DatasetError(f"{where}: no permission to read it") from error
-    except (pa.ArrowException, ImportError, ValueError) as error:
+    except MemoryError:
+        # Also that of Arrow, which is an ArrowException as well.
+        raise
+    except (pa.ArrowException, ImportError, ValueError, EOFError) as error:
         raise DatasetError(f"{where}: cannot be read as {kind}: {one_line(error)}") from error
     except Exception as error:
-        if "://" in place.removeprefix("file://"):
-            raise TransientError(f"{where}: cannot be read now: {one_line(error)}; try again later") from error
-        if isinstance(error, OSError | EOFError):
-            raise DatasetError(f"{where}: cannot be read as {kind}: {one_line(error)}") from error
-        raise
+        if not is_fault_of_a_place(error):
+            raise
+        raise _place_error(error, place) from error
+
+
+def _place_error(error: Exception, place: str) -> DatasetError | TransientError:
+    """What keeps a file from being opened or read."""
+    where = _shown(place)
+    # Over HTTP fsspec finds no file whatever happened; the reason is behind it.
+    cause: BaseException | None = error
+    while isinstance(cause, FileNotFoundError):
+        cause = cause.__cause__
+    if type(cause).__module__.startswith("aiohttp"):
+        error = cast(Exception, cause)
+    if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
+        return DatasetError(f"{where}: no such file")
+    if isinstance(error, PermissionError):
+        return DatasetError(f"{where}: no permission to read it")
+    # Some clients repeat the whole URL, whose query may be a signature.
+    said = re.sub(r"\?[^\s'\"]+", "", one_line(error)) if "?" in place else one_line(error)
+    if is_passing(error):
+        return TransientError(f"{where}: cannot be read now: {said}; try again later")
+    return DatasetError(f"{where}: cannot be read: {said}")
 
 
 def _column_names(file: IO[bytes], kind: str) -> list[str]:

@@ -13,7 +13,7 @@ from prefect.context import TaskRunContext
 from prefect.runtime import task_run
 from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK
 
-from somatic.errors import CellHung, IncompleteExtraction, SomaticError, Stopped
+from somatic.errors import CellHung, IncompleteExtraction, Stopped
 from somatic.extracting.extraction import Extraction
 from somatic.features import Row
 from somatic.progress import Progress
@@ -103,7 +103,7 @@ def extract_chunk(
     finally:
         try:
             shard.ledger.add(put_rows(shard.extraction.store, measured, shard.run_id, trial))
-        except SomaticError:
+        except BaseException:
             shard.progress.take_back(measured)
             raise
     again = [row for row in measured if row["transient"]]

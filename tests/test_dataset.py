@@ -198,6 +198,30 @@ def test_a_dataset_survives_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ('{table = "nuclei_v1"}', '{tabel = "a"}', ["cave.nuclei.tabel: unknown key, did you mean table?"]),
         ("[cave]", '[files]\nnuclei = "a.csv"\nresolution_nm = [1, 1, 1]\n[cave]', ["[cave] or [files]", "not both"]),
         ("[cave]", "[cav]", ["cav: unknown key, did you mean cave?"]),
+        ("precomputed://gs://", "gs:/", ["segmentation: found 'gs:/bucket/seg': not a valid URL; did you mean gs://"]),
+        (
+            "precomputed://gs://",
+            "precomputed:/gs://",
+            ["segmentation: found", "did you mean precomputed://gs://bucket"],
+        ),
+        ("precomputed://gs://", "precomputed://gs:/", ["segmentation: found 'gs:/bucket/seg'", "did you mean gs://"]),
+        ("precomputed://gs://", "graphene://https:/", ["segmentation: found 'https:/", "did you mean https://bucket"]),
+        ("precomputed://gs://", "GS://", ["segmentation: found 'GS://bucket/seg'", "did you mean gs://bucket/seg?"]),
+        (
+            "mip = 3",
+            'mip = 3\nresults = "s3:/b/x"',
+            ["results: found 's3:/b/x': not a valid URL; did you mean s3://b/x?"],
+        ),
+        ("mip = 3", 'mip = 3\nresults = "s3//b/x"', ["results: found 's3//b/x'", "did you mean s3://b/x?"]),
+        ("mip = 3", 'mip = 3\nresults = "S3://b/x"', ["results: found 'S3://b/x'", "did you mean s3://b/x?"]),
+        ("mip = 3", 'mip = 3\nresults = "file:/b/x"', ["results: found 'file:/b/x'", "did you mean file:///b/x?"]),
+        (
+            "mip = 3",
+            'mip = 3\nresults = "memory://x"',
+            ["results: found 'memory://x'", "nothing at memory:// outlives"],
+        ),
+        ("mip = 3", 'mip = 3\nresults = "~nobody-at-all/x"', ["results: found", "~nobody-at-all has no home folder"]),
+        ("mip = 3", 'mip = 3\nresults = "s3:/k:pw@b"', ["results: found '...b'", "did you mean s3://...?"]),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
@@ -218,6 +242,17 @@ def test_wrong_files_are_refused(tmp_path: Path, old: str, new: str, said: list[
         ("mip = 0", "mip = 0\nversion = 5", ["version: ", "under [files]"]),
         ("[files]", "[files]\nversion = 'a'", ["files.version: found 'a'"]),
         ('nuclei = "nuclei.csv"', "", ["files.nuclei: missing", "nuclei.parquet"]),
+        (
+            "nuclei.csv",
+            "https:/host/nuclei.csv",
+            ["files.nuclei: found 'https:/host", "did you mean https://host/nuclei"],
+        ),
+        ("nuclei.csv", "~nobody-at-all/n.csv", ["files.nuclei: found", "~nobody-at-all has no home folder"]),
+        (
+            "[files]",
+            '[files]\nnucleus_segmentation = "gs:/b"',
+            ["files.nucleus_segmentation: found 'gs:/b'", "gs://b?"],
+        ),
     ],
 )
 def test_wrong_datasets_of_files_are_refused(tmp_path: Path, old: str, new: str, said: list[str]) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from file_server import Fault, FileServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import scene_of
@@ -345,6 +346,57 @@ def test_a_server_that_does_not_answer_is_transient() -> None:
         tables("down://host/nuclei.csv?signature=geheim").nuclei()
     assert "down://host/nuclei.csv: cannot be read now" in str(caught.value)
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (404, DatasetError, "no such file"),
+        (403, DatasetError, "cannot be read: 403"),
+        (503, TransientError, "cannot be read now: 503"),
+    ],
+)
+def test_a_server_that_refuses(tmp_path: Path, status: int, kind: type[Exception], says: str) -> None:
+    """A table that may not be read is not missing; a signature in its URL, which aiohttp repeats, is cut."""
+    with FileServer(tmp_path) as server:
+        server.faults["/nuclei.csv"] = Fault(status=status)
+        url = server.url("nuclei.csv").removeprefix("precomputed://")
+        with pytest.raises(kind) as caught:
+            tables(f"{url}?signature=geheim").nuclei()
+    assert f"/nuclei.csv: {says}" in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, pa.lib.ArrowMemoryError, TypeError, AssertionError])
+def test_faults_of_a_program_are_no_faults_of_a_file(
+    tmp_path: Path, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lack of memory or a mistake in a program stays what it is, wherever the table is."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise kind("made to fail")
+
+    write(nuclei_frame(), tmp_path / "nuclei.csv")
+    monkeypatch.setattr("pyarrow.csv.read_csv", fail)
+    for place in (str(tmp_path / "nuclei.csv"), f"file://{tmp_path}/nuclei.csv", f"local://{tmp_path}/nuclei.csv"):
+        with pytest.raises(kind, match="made to fail"):
+            tables(place).nuclei()
+
+
+@pytest.mark.parametrize("place", ["s3:/bucket/nuclei.csv", "S3://bucket/nuclei.csv", "https:/host/nuclei.csv"])
+def test_a_misspelt_url(place: str) -> None:
+    """A URL that would be read as the path of a file says what is wrong with it."""
+    with pytest.raises(DatasetError) as caught:
+        read_columns(place, ids=["id"], positions=())
+    assert str(caught.value).startswith(f"{place}: not a valid URL; did you mean {place.split(':')[0].lower()}://")
+
+
+def test_a_server_that_is_down(tmp_path: Path) -> None:
+    """A table on a server that nobody can reach is not one that is missing."""
+    with FileServer(tmp_path) as server:
+        url = server.url("nuclei.csv").removeprefix("precomputed://")
+    with pytest.raises(TransientError, match=r"/nuclei\.csv: cannot be read now: Cannot connect to host"):
+        tables(url).nuclei()
 
 
 def test_a_kind_of_url_that_nobody_knows() -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from somatic.errors import (
     SegmentationError,
     SegmentationUnavailable,
     Stopped,
+    UnexpectedError,
 )
 from somatic.workers import isolation
 from somatic.workers.isolation import extract_cells_apart
@@ -247,6 +249,14 @@ def test_layers_that_cannot_be_opened(folder: Path) -> None:
     """That is no cell's fault, and raised."""
     with pytest.raises(SegmentationError, match="no Precomputed layer"):
         list(extract_cells_apart(cells(), inputs(f"precomputed://file://{folder}/nothing")))
+    assert measuring_processes() == []
+
+
+def test_a_fault_of_somatic_before_the_first_cell(server: FileServer) -> None:
+    """It is told as such, and not as a process that ended, which would be tried again."""
+    wrong = replace(inputs(server.url("seg")), nuclei_url=5)  # type: ignore[arg-type]
+    with pytest.raises(UnexpectedError, match="unexpected [A-Za-z]+Error: "):
+        list(extract_cells_apart(cells(), wrong))
     assert measuring_processes() == []
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -331,7 +332,7 @@ def test_a_busy_place_is_waited_for(s3_endpoint: str, s3_url: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("nonsense://place", "Protocol not known: nonsense; results can lie in a folder or at s3://"),
+        ("nonsense://place", "Protocol not known: nonsense; results can be in a folder or at s3://"),
         ("simplecache::s3://bucket", "chained URLs cannot hold results"),
     ],
 )
@@ -341,11 +342,117 @@ def test_unusable_url(url: str, text: str) -> None:
         ResultStore(url)
 
 
-def test_password_in_url_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("url", ["s3://key:hunter2@bucket/results", "s3:/key:hunter2@bucket/results"])
+def test_password_in_url_is_refused_and_not_repeated(url: str) -> None:
     """A URL with a password is refused, and the message does not hold it."""
-    with pytest.raises(StoreError, match="a password does not belong in a URL") as caught:
-        ResultStore("s3://key:hunter2@bucket/results")
+    with pytest.raises(StoreError, match=r"a password does not belong in a URL|did you mean s3://\.\.\.") as caught:
+        ResultStore(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3:/bucket/x", "s3:/bucket/x: not a valid URL; did you mean s3://bucket/x?"),
+        ("memory://x", "memory://x: nothing at memory:// outlives the process; choose a folder or a URL"),
+        ("~nobody-at-all/x", "~nobody-at-all has no home folder; write the whole path"),
+        ("github://x", "github://x: .*org.*; results can be in a folder or at s3://"),
+        ("ftp://127.0.0.1:9/x", "Connection refused; results can be in a folder or at s3://"),
+        ("a\0b", "contains a null character"),
+        ("/a/\ud800", "surrogates not allowed"),
+    ],
+)
+def test_a_place_that_is_not_meant(url: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that would lead elsewhere, or to a place that keeps nothing, is refused before anything is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=says) as caught:
+        ResultStore(url)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_can_only_be_read() -> None:
+    """A file system that cannot write at all is an error of the place."""
+
+    class ReadOnly(fsspec.AbstractFileSystem):
+        protocol = "readonly"
+
+    fsspec.register_implementation("readonly", ReadOnly, clobber=True)
+    with pytest.raises(StoreError, match="cannot write to readonly://host/x: NotImplementedError; check it or choose"):
+        ResultStore("readonly://host/x").check_writable()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AWS_ENDPOINT_URL", "nonsense"), ("AWS_ENDPOINT_URL", "http://[::1"), ("AWS_MAX_ATTEMPTS", "x")],
+)
+def test_settings_of_s3_that_are_invalid(s3_url: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are said to be at fault, and not the place."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=r"the settings of S3 are invalid: .*; check AWS_ENDPOINT_URL"):
+        ResultStore(s3_url).check_writable()
+
+
+class _ArrayMemoryError(MemoryError):
+    """As a library defines its own."""
+
+
+@pytest.mark.parametrize("kind", [MemoryError, _ArrayMemoryError, TypeError, AssertionError, KeyError, RuntimeError])
+@pytest.mark.parametrize("store_url", ["file", "s3"], indirect=True)
+def test_faults_of_a_program_are_no_faults_of_a_place(
+    store_url: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lack of memory or a mistake in a program stays what it is, whatever is done with a place."""
+    store = ResultStore(store_url)
+    store.put("a", b"x")
+
+    def fail(*_: object, **__: object) -> None:
+        raise kind("made to fail")
+
+    monkeypatch.setattr(store, "_write", fail)
+    monkeypatch.setattr(store, "_call", fail)
+    for use in (
+        lambda: store.put("a", b"x"),
+        lambda: store.put_new("b", b"x"),
+        lambda: store.get("a"),
+        lambda: store.exists("a"),
+        lambda: store.names(""),
+        store.check_writable,
+        lambda: store.copy("a", store.below("c")),
+    ):
+        with pytest.raises(kind, match="made to fail") as caught:
+            use()
+        assert type(caught.value) is kind
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+def test_a_file_larger_than_the_memory(tmp_path: Path) -> None:
+    """A file that does not fit into memory is a lack of memory, and not a place to be left."""
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**40)
+    script = (
+        "import resource, sys; from somatic.storage.store import ResultStore\n"
+        "store = ResultStore(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))\n"
+        "try: store.get('large')\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert (ran.stdout, ran.stderr) == ("MemoryError\n", "")
+
+
+def test_a_table_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lack of memory of Arrow is none either: the file is whole, and nobody should move it away."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise pa.lib.ArrowMemoryError("malloc of size 64 failed")
+
+    data = parquet_bytes(pa.table({"a": [1]}))
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", fail)
+    with pytest.raises(MemoryError, match="malloc"):
+        table_from_parquet(data, "features.parquet")
 
 
 def test_parquet_bytes_depend_on_the_values_only() -> None:

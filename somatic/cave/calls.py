@@ -150,7 +150,8 @@ def call(
     def attempt() -> Answer:
         try:
             return ask()
-        except SomaticError:
+        # A lack of memory, of which Arrow's is an ArrowException as well, is none of CAVE's faults.
+        except (SomaticError, MemoryError):
             raise
         # What caveclient lets out when an answer is cut short, is no JSON, or is JSON of another shape.
         except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:

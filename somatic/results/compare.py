@@ -174,6 +174,9 @@ def _read(url: str) -> tuple[pd.DataFrame, str]:
             return _to_pandas(pyarrow.feather.read_table(pa.BufferReader(data))), where
         text = gzip.decompress(data) if name.endswith(".gz") else data
         return _to_pandas(pyarrow.csv.read_csv(pa.BufferReader(text))), where
+    except MemoryError:
+        # That of Arrow is an ArrowException as well.
+        raise
     except (pa.ArrowException, gzip.BadGzipFile, EOFError) as error:
         raise DatasetError(f"{where} cannot be read: {one_line(error)}") from error
 

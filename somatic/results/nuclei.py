@@ -44,6 +44,9 @@ def load_nuclei(store: ResultStore, resolution_nm: Resolution) -> Nuclei:
     try:
         frame = table.cast(_SCHEMA).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get, ignore_metadata=True)
         frame = frame.astype({"nucleus_id": "int64", "root_id": "int64"})
+    except MemoryError:
+        # That of Arrow is an ArrowException as well.
+        raise
     except (pa.ArrowException, ValueError) as error:
         raise StoreError(f"{where} is no table of nuclei ({one_line(error)}); extract this version again") from error
     return Nuclei(frame, resolution_nm)

@@ -56,6 +56,9 @@ def table_from_parquet(data: bytes, where: str, columns: Sequence[str] | None = 
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         table = file.read(columns=list(columns) if columns else None, use_threads=False)
+    except MemoryError:
+        # That of Arrow is an ArrowException as well.
+        raise
     except pa.ArrowException as error:
         raise StoreError(f"{where} is no whole Parquet file ({one_line(error)}); move it away and run again") from error
     absent = [name for name in columns or () if name not in table.column_names]

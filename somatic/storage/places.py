@@ -54,7 +54,7 @@ def config_hashes(dataset: Dataset) -> set[str]:
 
 def open_results(dataset: Dataset, results: str | None = None) -> ResultStore:
     """Results of a dataset, of all versions and configurations, below a place as `Extraction.open` takes it."""
-    return ResultStore(f"{(results or dataset.results or DEFAULT_RESULTS).rstrip('/')}/{dataset.name}")
+    return ResultStore(results or dataset.results or DEFAULT_RESULTS).below(dataset.name)
 
 
 def set_name(version: int, config: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import botocore.exceptions as boto
 import fsspec
 import tenacity
 from fsspec.asyn import sync
@@ -18,15 +16,11 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from somatic.errors import StoreError, StoreUnavailable, one_line
-
-_PASSING = {errno.EREMOTEIO, errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-"""Error numbers that may be gone a little later; s3fs gives EREMOTEIO for a 500 and EBUSY for 409 and 503."""
-
+from somatic.storage.faults import is_fault_of_a_place, is_without_bucket, store_error
+from somatic.urls import results_fault
 
 PATIENCE_S = 120.0
 """A place that cannot be written for now is tried again for so long: what is to be written took longer to measure."""
-
-_NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
 
 
 class ResultStore:
@@ -61,7 +55,7 @@ class ResultStore:
 
     def url_of(self, name: str) -> str:
         """URL of one file or folder below the store."""
-        return f"{self.url}/{name}"
+        return f"{self.url.rstrip('/')}/{name}"
 
     def below(self, folder: str) -> "ResultStore":
         """The store of a folder in this one; it shares the connections."""
@@ -137,7 +131,7 @@ class ResultStore:
             try:
                 self._call("info", name)
             except FileNotFoundError as error:
-                if _s3_code(error) == "NoSuchBucket":
+                if is_without_bucket(error):
                     raise
                 return False
             return True
@@ -154,7 +148,7 @@ class ResultStore:
             try:
                 found = self._call("ls", folder, detail=False)
             except FileNotFoundError as error:
-                if _s3_code(error) == "NoSuchBucket":
+                if is_without_bucket(error):
                     raise
                 return []
         prefix = self._path(folder).rstrip("/") + "/"
@@ -186,13 +180,29 @@ class ResultStore:
     def _call(self, method: str, name: str, *args: Any, timeout_s: float = 300, **kwargs: Any) -> Any:
         """Call a method of the file system, with a time limit where it can have one."""
         if self._fs.async_impl:
+            self._connect(timeout_s)
             call = getattr(self._fs, f"_{method}")
             return sync(self._fs.loop, call, self._path(name), *args, timeout=timeout_s, **kwargs)
         return getattr(self._fs, method)(self._path(name), *args, **kwargs)
 
+    def _connect(self, timeout_s: float) -> None:
+        """Make the client of S3 where that is not done yet: what is wrong with its settings is a ValueError."""
+        if not hasattr(self._fs, "set_session"):
+            return
+        try:
+            sync(self._fs.loop, self._fs.set_session, timeout=timeout_s)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.url}: the settings of S3 are invalid: {one_line(error)}; check AWS_ENDPOINT_URL, the other "
+                "AWS_ variables and ~/.aws/config"
+            ) from error
+
 
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     protocol = url.partition("://")[0] if "://" in url else "file"
+    if fault := results_fault(url):
+        # What stands before an @ may be a password.
+        raise StoreError(f"{'...' + url.rpartition('@')[2] if '@' in url else url}: {fault}")
     if protocol != "file" and "@" in urlsplit(url).netloc:
         raise StoreError(f"{protocol}://...: a password does not belong in a URL; give it the way {protocol} users do")
     if "::" in url:
@@ -202,9 +212,11 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if protocol in ("s3", "s3a"):
         options["max_concurrency"] = 1  # spares a HEAD request before every read
     try:
+        os.fsencode(url)
         fs, root = url_to_fs(url, **options)
-    except (ValueError, ImportError) as error:
-        raise StoreError(f"{url}: {one_line(error)}; results can lie in a folder or at s3://...") from error
+    # The last two where a file system needs more than a URL says.
+    except (ValueError, ImportError, OSError, TypeError, AttributeError) as error:
+        raise StoreError(f"{url}: {one_line(error)}; results can be in a folder or at s3://...") from error
     return fs, cast(str, root)
 
 
@@ -236,46 +248,6 @@ def _explained(where: str, verb: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _as_store_error(error, where, verb) from error
-
-
-def _as_store_error(error: Exception, where: str, verb: str) -> StoreError | StoreUnavailable:
-    """Turn whatever a file system raised into our error of its kind."""
-    start = f"cannot {verb} {where}"
-    bucket = "/".join(where.split("/", 3)[:3])
-    if isinstance(error, _NO_CREDENTIALS):
-        return StoreError(f"{start}: no credentials for {bucket}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
-    if isinstance(error, boto.ParamValidationError):
-        return StoreError(f"{start}: S3 allows no such name of a bucket or file; choose another place")
-    if _s3_code(error) == "NoSuchBucket":
-        return StoreError(f"{start}: there is no bucket {bucket}; create it or choose another place")
-    if _is_passing(error):
-        return StoreUnavailable(f"{start} for now: {_said(error)}; try again later")
-    advice = "check its permissions and your credentials" if isinstance(error, PermissionError) else "check it"
-    return StoreError(f"{start}: {_said(error)}; {advice} or choose another place")
-
-
-def _is_passing(error: Exception) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError | boto.HTTPClientError | boto.ConnectionError):
-        return True
-    # s3fs keeps the answer of S3; an error of gcsfs has the status itself.
-    response = getattr(error.__cause__, "response", None) or {}
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "code", None)
-    if status is not None:
-        return status in (408, 409, 429, 500, 502, 503, 504)
-    if isinstance(error, OSError) and error.errno in _PASSING:
-        return True
-    return type(error).__module__.startswith(("aiohttp", "requests"))
-
-
-def _s3_code(error: BaseException | None) -> str | None:
-    """Error code of S3 behind an error of s3fs."""
-    response = getattr(error.__cause__, "response", None) if error else None
-    return response.get("Error", {}).get("Code") if response else None
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    text = one_line(error.strerror) if isinstance(error, OSError) and error.strerror else one_line(error)
-    return text.rstrip(".")
+        if not is_fault_of_a_place(error):
+            raise
+        raise store_error(error, where, verb) from error

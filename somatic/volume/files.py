@@ -217,6 +217,8 @@ class LayerFiles:
         try:
             if self._shards:
                 self._shards.check(int(key))
+        except MemoryError:
+            raise
         except Exception as error:
             raise self.broken(file_box, error) from error
 

@@ -44,6 +44,8 @@ def open_layer(url: str, mip: int = 0) -> CloudVolume:
             refused = f"{url} may not be read (HTTP {error.response.status_code})"
             raise SegmentationError(f"{refused}; gs:// and s3:// are read without credentials") from error
         raise read_error(url, error) from error
+    except MemoryError:
+        raise
     except Exception as error:
         raise read_error(url, error) from error
 

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 import tqdm
 
 from somatic.cell import Cell
-from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped, typed_line
+from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped, UnexpectedError, typed_line
 from somatic.geometry.compiled import has_machine_code
 from somatic.workers import crowding
 from somatic.workers.measuring import CellMeasurer, CellResult, Inputs, failed
@@ -201,6 +201,8 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
         sys.exit(_OUT_OF_MEMORY)
     except SomaticError as error:
         results.send(error)
+    except Exception as error:
+        results.send(UnexpectedError(f"unexpected {typed_line(error)}"))
     except BrokenPipeError:
         # The parent is gone, and with it whoever wanted the result.
         sys.exit(0)

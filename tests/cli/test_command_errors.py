@@ -51,6 +51,28 @@ def test_usage_errors(run: Run, arguments: list[str], says: list[str] | None) ->
         assert part in ran.error
 
 
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("s3:/bucket/x", "not a valid URL; did you mean s3://bucket/x?"),
+        ("s3//bucket/x", "not a valid URL; did you mean s3://bucket/x?"),
+        ("S3://bucket/x", "not a valid URL; did you mean s3://bucket/x?"),
+        ("file:/bucket/x", "not a valid URL; did you mean file:///bucket/x?"),
+        ("memory://x", "nothing at memory:// outlives the process"),
+        ("~nobody-at-all/x", "~nobody-at-all has no home folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "extract", "status", "watch"])
+def test_results_in_a_place_that_is_not_meant(
+    run: Run, command: str, to: str, says: str, files_toml: Path, cave_toml: Path, tmp_path: Path
+) -> None:
+    """A place that is misspelt, or keeps nothing, is refused in one line before anything is made."""
+    ran = run(command, cave_toml if command == "watch" else files_toml, "--to", to)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.error.startswith(f"{to}: {says}")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", [["plan"], ["cell"], ["extract"]])
 @pytest.mark.parametrize(
     ("name", "says"),
