@@ -125,7 +125,8 @@ def extract(
         size = chunks_per_shard or _chunks_per_shard(None if shard_deployment else workers or usable_cores())
         base = None if force else choose_base(result_sets(results), extraction.version, extraction.config_hash, since)
         whole = limit is None and sample is None and nuclei is None
-        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base, whole)
+        memory_bytes = _memory_of_a_worker(shard_deployment, workers)
+        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base, whole, memory_bytes)
         run.put(results)
     if run.base:
         extraction = extraction.on(run.base)
@@ -143,8 +144,7 @@ def extract(
             carry_over(extraction, found, selection, run_id, listener)
 
     listener.on_step("planning")
-    memory_bytes = _memory_of_a_worker(shard_deployment, workers)
-    planned = plan_chunks(title, extraction, found, selection, run, memory_bytes)
+    planned = plan_chunks(title, extraction, found, selection, run)
     plan, estimate = planned.plan, planned.estimate
     if not run.plan:
         replace(run, plan=plan.hash, whole=len(plan.rows) == len(found.frame)).put(results)
@@ -173,7 +173,7 @@ def extract(
 
     listener.on_step("collecting the table")
     everything = estimate_extraction(extraction, plan, with_nothing_done(plan, chunk), run.chunks_per_shard)
-    collected, cost = collect_features(title, extraction, plan, found, run, memory_bytes, everything, fault)
+    collected, cost = collect_features(title, extraction, plan, found, run, everything, fault)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of(FEATURES), seconds, cost)

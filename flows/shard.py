@@ -126,7 +126,9 @@ def extract_shard(
         if begun is None:
             raise PermanentError(f"no extraction {run} has begun at {results.url}; start one in place of its shard")
         store = begun.store(results)
-        shard = open_shard(store, plan, start, stop, run, machine_memory_bytes() // workers, again=again)
+        # What the extraction decided by holds, though this job may have less: it collects what is done by the same.
+        memory_bytes = begun.memory_bytes or machine_memory_bytes() // workers
+        shard = open_shard(store, plan, start, stop, run, memory_bytes, again=again)
         try:
             extraction = Extraction.open(described, version, to, with_meshes=meshes, base=base)
         except SomaticError as error:

@@ -21,7 +21,6 @@ def plan_chunks(
     nuclei: Nuclei,
     selection: Selection,
     run: Run,
-    memory_bytes: int | None,
 ) -> Planned:
     """Plan, and store what shards need to know."""
-    return prepare(extraction, nuclei, selection, run, memory_bytes)
+    return prepare(extraction, nuclei, selection, run)

@@ -46,7 +46,6 @@ def collect_features(
     plan: Plan,
     nuclei: Nuclei,
     run: Run,
-    memory_bytes: int | None,
     everything: Estimate,
     fault: Exception | None,
 ) -> tuple[Collected, Cost]:
@@ -62,7 +61,7 @@ def collect_features(
         What the run cost, by what its processes have noted.
     """
     said = str(fault) if isinstance(fault, SomaticError) else None
-    finished = finish(extraction, plan, nuclei, run, everything, memory_bytes=memory_bytes, fault=said)
+    finished = finish(extraction, plan, nuclei, run, everything, fault=said)
     if error := finished.report_fault:
         url = extraction.store.url
         get_run_logger().warning(

@@ -57,7 +57,6 @@ def finish(
     run: Run,
     everything: Estimate,
     *,
-    memory_bytes: int | None = None,
     fault: str | None = None,
 ) -> Finished:
     """Write the table, its provenance, changes, flags, manifest and report; with meshes, their segment properties.
@@ -74,7 +73,7 @@ def finish(
         What the manifest and the cost are about.
     everything : Estimate
         Of the plan, with every cell missing.
-    memory_bytes, fault
+    fault : str, optional
         As for `somatic.results.collect.gather`.
 
     Raises
@@ -94,7 +93,7 @@ def finish(
             nuclei,
             materialization_version=extraction.version,
             definitions=extraction.dataset.definitions,
-            memory_bytes=memory_bytes,
+            memory_bytes=run.memory_bytes,
             fault=fault,
         ),
     )

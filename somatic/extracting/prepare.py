@@ -9,9 +9,7 @@ from somatic.results.runs import Run
 from somatic.tables import Nuclei
 
 
-def prepare(
-    extraction: Extraction, nuclei: Nuclei, selection: Selection, run: Run, memory_bytes: int | None = None
-) -> Planned:
+def prepare(extraction: Extraction, nuclei: Nuclei, selection: Selection, run: Run) -> Planned:
     """Plan, and write the plan, the rows of nuclei that are skipped, the mesh layer's info and what is done already.
 
     Parameters
@@ -23,8 +21,6 @@ def prepare(
         Which of them are asked for.
     run : Run
         Its plan is loaded where it has one; shards find what is done by its id.
-    memory_bytes : int, optional
-        As for `Ledger`.
 
     Raises
     ------
@@ -36,7 +32,7 @@ def prepare(
         A file could not be read or written, for good or for now.
     """
     store = extraction.store
-    ledger = Ledger.load(store, memory_bytes)
+    ledger = Ledger.load(store, run.memory_bytes)
     planned = plan_extraction(
         extraction, nuclei, selection, ledger, chunks_per_shard=run.chunks_per_shard, plan_hash=run.plan
     )

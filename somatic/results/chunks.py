@@ -26,7 +26,7 @@ PROVENANCE_COLUMNS = (
     Column("chunk", pa.string(), "", "name of the file that the row lies in"),
     Column("error_class", pa.string(), "", "type of the error; null for none"),
     Column("transient", pa.bool_(), "", "whether the error may be gone when tried again", nullable=False),
-    Column("memory_bytes", pa.int64(), "byte", "memory there was when error_class is CellKilled"),
+    Column("memory_bytes", pa.int64(), "byte", "memory that the run planned for it when error_class is CellKilled"),
     Column("seconds", pa.float64(), "s", "time for the cell, without what it shares with its chunk"),
     *(Column(f"seconds_{stage}", pa.float64(), "s", f"time for the stage {stage}") for stage in STAGES),
     Column("segmentation_files", pa.int64(), "1", "files of the segmentation that were fetched for it"),

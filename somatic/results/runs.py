@@ -33,6 +33,9 @@ class Run:
         Name of the result set (`v<version>/<config>`) from which it takes rows over.
     whole : bool
         Whether it planned every nucleus, and not a selection of them.
+    memory_bytes : int or None
+        Memory for one cell, by which all attempts and shards of the run decide whether a killed cell is done (`Ledger`);
+        None where it is not known before the shards run.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Run:
     started: AwareDatetime
     base: str | None = None
     whole: bool = False
+    memory_bytes: int | None = None
 
     def store(self, results: ResultStore) -> ResultStore:
         """Where the results of its version and configuration lie, of those of its dataset."""

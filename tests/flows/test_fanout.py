@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def worker(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) 
     deploy = command("deploy", "--type", "process", "--pool", POOL, "--shards", 2, "--to", folder, folder=folder)
     ran = ended(deploy)
     assert ran.status == 0, ran.err
-    with process_worker(POOL, folder, CAVE_TOKEN=TOKEN) as worker:
+    # Less than the deployments say of a job, as where a LimitRange or a small machine allows no more.
+    with process_worker(POOL, folder, CAVE_TOKEN=TOKEN, SOMATIC_MEMORY_BYTES=str(3 * 2**30)) as worker:
         yield worker
 
 
@@ -228,6 +229,35 @@ def test_a_killed_cell_is_tried_again_in_jobs_with_more_memory(
     assert run(dataset, results.root, **options).is_completed()
     assert results.features == undisturbed.features
     assert results.provenance.loc[cell, "attempt"] == 4
+
+
+def kill_who_asks(port: int) -> None:
+    """SIGKILL of the process below this one that speaks from a port, as the kernel does for lack of memory."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if any(connection.laddr.port == port for connection in process.net_connections("tcp")):
+                process.kill()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cell_that_is_killed_in_a_job(
+    http_dataset: Path, bucket: FileServer, spots: list[Spot], undisturbed: Results, tmp_path: Path
+) -> None:
+    """What its run has measured is done for this run and for the next, however little of its memory a job has."""
+    plan = pd.read_parquet(undisturbed.store.url_of(f"plans/{undisturbed.store.names('plans')[0]}"))
+    # The first of its chunk, whose file is not fetched while another cell is measured.
+    [spot] = [spot for spot in spots if spot.nucleus_id == plan["nucleus_id"].iloc[0]]
+    bucket.faults[spot.file] = Fault(call=kill_who_asks)
+    results = Results(str(tmp_path / "results"))
+    options = {"shard_deployment": "extract-shard/minnie65", "workers": 1, "chunk": 12}
+    for _ in range(2):
+        state = run(http_dataset, results.root, **options)
+        assert state.is_completed(), state
+        assert results.table.drop(index=spot.nucleus_id).equals(undisturbed.table.drop(index=spot.nucleus_id))
+        row = results.provenance.loc[spot.nucleus_id]
+        assert (row["error_class"], row["transient"], row["attempt"]) == ("CellKilled", False, 1)
+        # Once with its chunk and once alone, and not again by the same command.
+        assert len([path for path in bucket.asked if spot.file in path]) == 2
 
 
 @pytest.mark.parametrize(
