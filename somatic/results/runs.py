@@ -34,7 +34,7 @@ class Run:
     whole : bool
         Whether it planned every nucleus, and not a selection of them.
     memory_bytes : int or None
-        Memory for one cell, by which all attempts and shards of the run decide whether a killed cell is done (`Ledger`);
+        Memory for one cell. All attempts and shards of the run decide by it whether a killed cell is done (`Ledger`);
         None where it is not known before the shards run.
     """
 

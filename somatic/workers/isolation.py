@@ -201,11 +201,11 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
         sys.exit(_OUT_OF_MEMORY)
     except SomaticError as error:
         results.send(error)
-    except Exception as error:
-        results.send(UnexpectedError(f"unexpected {typed_line(error)}"))
     except BrokenPipeError:
         # The parent is gone, and with it whoever wanted the result.
         sys.exit(0)
+    except Exception as error:
+        results.send(UnexpectedError(f"unexpected {typed_line(error)}"))
 
 
 def _end_with_parent() -> None:
