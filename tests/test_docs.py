@@ -4,9 +4,9 @@ import re
 import shlex
 import tomllib
 from importlib.metadata import distributions
-from pathlib import Path
 
 import pytest
+from snippets import PAGES, ROOT, Snippet, faults_of, snippets_of
 from typer.main import get_command
 
 from cli.main import app
@@ -15,13 +15,11 @@ from somatic.results.changes import DIFFERENCE_COLUMNS
 from somatic.results.chunks import PROVENANCE_COLUMNS
 from somatic.results.flags import FLAG_COLUMNS
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+SNIPPETS = [snippet for page in PAGES for snippet in snippets_of(page)]
 
 
 def _blocks(language: str) -> list[tuple[str, str]]:
-    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    return [(page.name, block) for page in PAGES for block in pattern.findall(page.read_text())]
+    return [(snippet.page.name, snippet.code) for snippet in SNIPPETS if snippet.language == language]
 
 
 def _command(text: str) -> str:
@@ -65,6 +63,35 @@ def test_commands_are_found_wherever_they_stand() -> None:
     assert _command("docker run --rm -e CAVE_TOKEN somatic somatic cell a 5") == "somatic cell a 5"
     assert "somatic demo" in _somatic_lines()
     assert "somatic datasets" in _somatic_words()
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
+def test_every_snippet_is_run_or_says_what_it_needs(snippet: Snippet) -> None:
+    """Above one that cannot be run as it is stands what it needs, and it does need that; the others are run.
+
+    tests/cli/test_snippets.py and tests/deployments/test_command.py run them.
+    """
+    assert faults_of(snippet) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```bash\nsomatic demo\n```\n", ""),
+        ("*Requires the network.*\n\n```bash\nsomatic plan minnie65\n```\n", ""),
+        ("*Runs until Ctrl-C.*\n```bash\nprefect server start\n```\n", ""),
+        ("*Requires the network.*\n\n```bash\nsomatic demo\n```\n", "nothing in it needs the network"),
+        ("*Requires patience.*\n\n```bash\nsomatic demo\n```\n", "names nothing of"),
+        ("```\nsomatic demo\n```\n", "a command in a block without a language"),
+        ("```sh\nsomatic demo\n```\n", "the language sh"),
+    ],
+)
+def test_a_wrong_snippet_is_seen(text: str, fault: str) -> None:
+    """A snippet that says of itself what is not so, or that no test would run."""
+    [snippet] = snippets_of(ROOT / "README.md", text)
+    found = faults_of(snippet)
+    assert len(found) == (fault != "")
+    assert fault in "".join(found)
 
 
 @pytest.mark.parametrize(("page", "block"), _blocks("python"))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import socket
 import sys
 import threading
@@ -26,6 +25,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import process_worker
+from snippets import Snippet, snippets_of
 from volumes import put_volume
 
 from cli.deploy import _check_image
@@ -185,18 +185,28 @@ def schedules(deployment: DeploymentResponse) -> list[dict[str, Any]]:
     return [one.model_dump(include={"schedule", "active", "slug"}) for one in deployment.schedules]
 
 
-def test_undo(deploy: Deploy, client: SyncPrefectClient) -> None:
-    """The commands that docs/cluster.md gives for undoing a deployment work, and leave nothing of it on the server."""
+RUN_HERE = [one for one in snippets_of(ROOT / "docs" / "cluster.md") if one.language == "bash" and not one.needs]
+
+
+@pytest.mark.parametrize("snippet", RUN_HERE, ids=str)
+def test_commands_of_the_documentation(
+    somatic: Somatic, deploy: Deploy, client: SyncPrefectClient, snippet: Snippet
+) -> None:
+    """What docs/cluster.md says to do with a Prefect server works; its undo leaves nothing of a deployment there."""
     before = everything_on(client)
-    deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic", webhook="https://hooks.example.org/x")
-    text = (ROOT / "docs" / "cluster.md").read_text()
-    block = re.search(r"^Undo, which .*?```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert block
-    for line in block[1].splitlines():
-        program, *arguments = shlex.split(line)
-        assert program == "prefect"
-        prefect(*arguments)
-    assert everything_on(client) == before
+    if ["somatic", "deploy"] not in [command[:2] for command in snippet.commands]:
+        deploy(job_variables={"image": IMAGE}, results="s3://bucket/somatic", webhook="https://hooks.example.org/x")
+    for program, *arguments in snippet.commands:
+        if program == "somatic":
+            assert arguments[0] == "deploy"
+            assert somatic(*arguments[1:]).status == 0
+        elif program == "prefect":
+            prefect(*arguments)
+        else:
+            # Of where the server is; here it is elsewhere, and known.
+            assert (program, arguments[0].partition("=")[0]) == ("export", "PREFECT_API_URL")
+    if "delete watch/minnie65" in snippet.code:
+        assert everything_on(client) == before
 
 
 @pytest.fixture
