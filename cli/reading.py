@@ -42,4 +42,4 @@ def read_features(results: str) -> "pa.Table":
     from somatic.storage.places import FEATURES
 
     store = open_result_set(results)
-    return table_from_parquet(store.get(FEATURES), store.url_of(FEATURES), SCHEMA.names)
+    return table_from_parquet(store.get(FEATURES), store.url_of(FEATURES), SCHEMA.names, SCHEMA)

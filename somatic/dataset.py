@@ -5,6 +5,7 @@ A dataset is written as a TOML file (docs/datasets.md); the JSON input of Extrac
 
 import difflib
 import json
+import math
 import os
 import tomllib
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
-from somatic.errors import DatasetError
+from somatic.errors import DatasetError, one_line, printable
+from somatic.protocols import BUCKETS, READABLE, protocol_fault, protocol_of
 from somatic.seed_json import dataset_of_seed
+from somatic.strict_json import load_json
 from somatic.urls import results_fault, url_fault
 from somatic.validation import validated
 
@@ -25,12 +28,25 @@ SegmentationKind = Literal["flat", "graph"]
 
 _FLAT = "precomputed://"
 _GRAPH = "graphene://"
-_PLACES = ("file://", "gs://", "s3://", "http://", "https://")
+_LAYERS = ("gs", "s3", "http", "https")
+"""Protocols of layers, beside folders of this machine; none for which cloud-volume would send a token."""
+
+# What a reader of TOML takes grows with the square of the number of keys, and of the parts of a dotted key.
+_LARGEST_FILE_BYTES = 2**16
+_MOST_DOTS = 4000
+_LARGEST_VERSION = 2**53
+_LARGEST_MIP = 63
+_SMALLEST_RADIUS_UM, _LARGEST_RADIUS_UM = 1e-3, 1000
+_SMALLEST_VOXEL_NM, _LARGEST_VOXEL_NM = 1e-3, 1e6
+_FARTHEST_NM = 1e12
+_SHORTEST_DIRECTION = 1e-9
 
 
 def _said(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")
+    if not text.isprintable():
+        raise ValueError(f"found {printable(text)[:80]!r}, expected a text without control characters")
     return text
 
 
@@ -38,7 +54,9 @@ def _location(text: str, info: ValidationInfo) -> str:
     """A URL as it is, a path as an absolute one; relative paths count from the folder of the dataset file."""
     folder = (info.context or {}).get("folder", Path.cwd())
     _check_url(text.removeprefix("file://"))
-    if "://" in text.removeprefix("file://"):
+    if fault := protocol_fault(text, READABLE):
+        raise ValueError(fault)
+    if protocol_of(text) != "file":
         return text
     path = Path(text.removeprefix("file://")).expanduser()
     absolute = os.path.normpath(folder / path)
@@ -48,6 +66,8 @@ def _location(text: str, info: ValidationInfo) -> str:
 def _results(text: str, info: ValidationInfo) -> str:
     """A place for results, as `_location`."""
     _check_url(text, results_fault)
+    if fault := protocol_fault(text, BUCKETS):
+        raise ValueError(fault)
     return _location(text, info)
 
 
@@ -62,9 +82,11 @@ def _layer_url(text: str, info: ValidationInfo) -> str:
     _check_url(text)
     if text.startswith(_GRAPH):
         _check_url(text.removeprefix(_GRAPH))
+        if fault := protocol_fault(text.removeprefix(_GRAPH).removeprefix("middleauth+"), ("http", "https")):
+            raise ValueError(fault)
         return text
     bare = _said(text.removeprefix(_FLAT))
-    if "://" in bare and not bare.startswith(_PLACES):
+    if protocol_of(bare) not in ("file", *_LAYERS):
         raise ValueError(f"found {text!r}, expected a folder or a URL that starts with {_FLAT} or {_GRAPH}")
     place = _location(bare, info).rstrip("/")
     return f"{_FLAT}{place}" if "://" in place else f"{_FLAT}file://{place}"
@@ -74,10 +96,10 @@ Text = Annotated[str, AfterValidator(_said)]
 Location = Annotated[Text, AfterValidator(_location)]
 Results = Annotated[Text, AfterValidator(_results)]
 LayerUrl = Annotated[Text, AfterValidator(_layer_url)]
-Whole = Annotated[int, Field(strict=True, ge=0)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Version = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)]
+Number = Annotated[float, Field(strict=True, ge=-_FARTHEST_NM, le=_FARTHEST_NM, allow_inf_nan=False)]
 Point = tuple[Number, Number, Number]
-Length = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+VoxelSize = Annotated[float, Field(strict=True, ge=_SMALLEST_VOXEL_NM, le=_LARGEST_VOXEL_NM, allow_inf_nan=False)]
 
 
 class _Model(BaseModel):
@@ -127,8 +149,8 @@ class Pia(_Model):
 
     @model_validator(mode="after")
     def _has_direction(self) -> Self:
-        if not any(self.down):
-            raise ValueError("down: found [0, 0, 0], which is no direction")
+        if math.hypot(*self.down) < _SHORTEST_DIRECTION:
+            raise ValueError(f"down: found {list(self.down)}, which is no direction")
         return self
 
 
@@ -139,16 +161,16 @@ class FileSource(_Model):
     synapses: Location | None = Field(
         default=None, description='the path or URL of the synapses, as "synapses.parquet"'
     )
-    resolution_nm: tuple[Length, Length, Length] = Field(
+    resolution_nm: tuple[VoxelSize, VoxelSize, VoxelSize] = Field(
         description="three lengths in nm, the size of a voxel of the positions, as [4, 4, 40]"
     )
-    synapse_resolution_nm: tuple[Length, Length, Length] | None = Field(
+    synapse_resolution_nm: tuple[VoxelSize, VoxelSize, VoxelSize] | None = Field(
         default=None, description="three lengths in nm, where the positions of synapses have voxels of their own"
     )
     nucleus_segmentation: LayerUrl | None = Field(
         default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
     )
-    version: Whole = Field(default=0, description="the number of the version that the files hold, as 0")
+    version: Version = Field(default=0, description="the number of the version that the files hold, as 0")
 
 
 class Dataset(_Model):
@@ -156,11 +178,19 @@ class Dataset(_Model):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description='a name of letters, digits and ".", "_", "-", as "minnie65"',
+        max_length=100,
+        description='a name of up to 100 letters, digits and ".", "_", "-", as "minnie65"',
     )
-    mip: Whole = Field(description="the mip level that is measured, a whole number from 0, as 3")
-    cutout_radius_um: Length = Field(
-        default=15.0, description="half the edge of the cutout in micrometres, a number above 0, as 15"
+    mip: int = Field(
+        strict=True, ge=0, le=_LARGEST_MIP, description="the mip level that is measured, a whole number from 0, as 3"
+    )
+    cutout_radius_um: float = Field(
+        default=15.0,
+        strict=True,
+        ge=_SMALLEST_RADIUS_UM,
+        le=_LARGEST_RADIUS_UM,
+        allow_inf_nan=False,
+        description="half the edge of the cutout in micrometres, a number from 0.001 to 1000, as 15",
     )
     definitions: Literal["published", "corrected"] = Field(
         default="published", description='"published", or "corrected" for features without the faults of these'
@@ -168,10 +198,10 @@ class Dataset(_Model):
     segmentation: LayerUrl | None = Field(
         default=None, description="the URL or folder of a segmentation (precomputed:// or graphene://)"
     )
-    segmentations: dict[Annotated[int, Field(ge=0)], LayerUrl] = Field(
+    segmentations: dict[Annotated[int, Field(ge=0, le=_LARGEST_VERSION)], LayerUrl] = Field(
         default_factory=dict, description='a flat copy for a version, as 1300 = "precomputed://gs://..."'
     )
-    version: Whole | None = Field(
+    version: Version | None = Field(
         default=None, description="the version that is meant when the command names none, a whole number"
     )
     results: Results | None = Field(default=None, description='the path or URL for results, as "s3://bucket/somatic"')
@@ -299,8 +329,14 @@ def _find(name_or_path: str) -> Path:
 
 def _parse(path: Path) -> Any:
     try:
+        if path.stat().st_size > _LARGEST_FILE_BYTES:
+            raise DatasetError(f"{path}: larger than {_LARGEST_FILE_BYTES // 1024} kB, which no dataset file is")
         text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        if path.suffix.lower() == ".json":
+            return load_json(text)
+        if text.count(".") > _MOST_DOTS:
+            raise DatasetError(f"{path}: has more than {_MOST_DOTS} dots, which no dataset file has")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DatasetError(f"{path}: not valid TOML: {error}") from error
     except json.JSONDecodeError as error:
@@ -311,3 +347,6 @@ def _parse(path: Path) -> Any:
         raise DatasetError(f"{path}: not a text in UTF-8 (byte {error.start})") from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits; tables in tables in tables.
+        raise DatasetError(f"{path}: cannot be read: {one_line(error)}") from error

@@ -3,12 +3,25 @@
 import re
 
 _LONGEST = 200
+_LONGEST_MESSAGE = 1000
+_LONGEST_QUOTED = 80
 # cloud-volume colours the texts of its errors for a terminal.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SomaticError(Exception):
-    """Base of all errors that somatic raises on purpose; its text is one line for a person."""
+    """Base of all errors that somatic raises on purpose; its text is one printable line for a person.
+
+    Parameters
+    ----------
+    text : str
+        What happened, where, what to do. It may quote a file of a stranger: characters that a terminal would obey are
+        written out, and a text of more than 1000 characters is cut.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        line = printable(str(text))
+        super().__init__(line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 3]}...")
 
 
 class PermanentError(SomaticError):
@@ -107,9 +120,23 @@ class StoreUnavailable(TransientError):
     """The place for results did not answer."""
 
 
+def printable(text: str) -> str:
+    r"""Text on one line in which nothing can move a cursor or recolour a terminal: control characters as `\x1b`."""
+    if text.isprintable():
+        return text
+    blank = re.sub(r"[\t\r\n]+", " ", text)
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in blank)
+
+
+def quoted(value: object) -> str:
+    """A value of a file as an error may quote it: as Python writes it, of at most 80 characters."""
+    text = repr(value[: _LONGEST_QUOTED + 1]) if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_QUOTED else f"{text[:_LONGEST_QUOTED]}..."
+
+
 def one_line(said: BaseException | str) -> str:
     """What a library or a server says, on one line of at most 200 characters; the type of an error without a text."""
-    text = " ".join(_COLOUR.sub("", str(said)).split())
+    text = printable(" ".join(_COLOUR.sub("", str(said)).split()))
     if not text and isinstance(said, BaseException):
         text = type(said).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

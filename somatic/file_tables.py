@@ -1,25 +1,26 @@
 """Nuclei and synapses from files, for volumes that CAVE does not serve."""
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
+from somatic.arrow_files import column_names, read_arrow, read_parquet
 from somatic.dataset import FileSource
-from somatic.errors import DatasetError, TransientError, one_line
+from somatic.errors import DatasetError, TransientError, one_line, quoted
+from somatic.protocols import protocol_of
 from somatic.storage.faults import is_fault_of_a_place, is_passing
+from somatic.table_places import open_table
 from somatic.tables import (
     Nuclei,
     Resolution,
@@ -47,6 +48,7 @@ _NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
 _CSV = pa.csv.ParseOptions(newlines_in_values=True)
 """A column of remarks, which we do not read, may have line breaks."""
 
+_LONGEST_POSITION = 200
 _NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
 _POINT = rf"^\s*[\[(]?\s*{_NUMBER}[,\s]+{_NUMBER}[,\s]+{_NUMBER}\s*[\])]?\s*$"
 
@@ -159,7 +161,7 @@ def read_columns(
     Parameters
     ----------
     place : str
-        Path or fsspec URL that ends in .csv, .csv.gz, .parquet or .feather.
+        Path, or URL of a protocol in `somatic.protocols.READABLE`, that ends in .csv, .csv.gz, .parquet or .feather.
     ids : sequence of str
         Columns of ids, read without passing through floats.
     positions, optional_positions : sequence of str
@@ -217,12 +219,14 @@ def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
     if fault := url_fault(place):
         raise DatasetError(f"{where}: {fault}")
     try:
-        with fsspec.open(place, "rb", compression="infer") as file:
+        with open_table(place) as file:
             yield file
+    except DatasetError:
+        raise
     except MemoryError:
         # Also that of Arrow, which is an ArrowException as well.
         raise
-    except (pa.ArrowException, ImportError, ValueError, EOFError) as error:
+    except (pa.ArrowException, ImportError, ValueError, EOFError, zlib.error) as error:
         raise DatasetError(f"{where}: cannot be read as {kind}: {one_line(error)}") from error
     except Exception as error:
         if not is_fault_of_a_place(error):
@@ -254,18 +258,14 @@ def _column_names(file: IO[bytes], kind: str) -> list[str]:
     if kind == "csv":
         with pa.csv.open_csv(file, parse_options=_CSV) as reader:
             return reader.schema.names
-    if kind == "parquet":
-        return pa.parquet.read_schema(file).names
-    return pa.ipc.open_file(file).schema.names
+    return column_names(file, parquet=kind == "parquet")
 
 
 def _read(file: IO[bytes], kind: str, columns: Sequence[str], ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
     if kind == "parquet":
-        return pa.parquet.ParquetFile(file).read(columns=list(columns))
+        return read_parquet(file, columns)
     if kind == "feather":
-        names = pa.ipc.open_file(file).schema.names
-        options = pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
-        return pa.ipc.open_file(file, options=options).read_all()
+        return read_arrow(file, columns)
     is_number = {
         column: column in numbers or (column not in ids and column.endswith(("_x", "_y", "_z"))) for column in columns
     }
@@ -284,8 +284,8 @@ def _ids_from_text(texts: pa.ChunkedArray, column: str, where: str) -> pa.Chunke
     wrong = pc.index(pc.match_substring_regex(digits, "^[0-9]{1,19}$"), False).as_py()
     if wrong >= 0:
         raise DatasetError(
-            f"{where}: {column} is {texts[wrong].as_py()!r} in row {wrong + 1}; ids must be whole numbers from 0 to "
-            "2^63-1 with all their digits (pandas: write the column as Int64)"
+            f"{where}: {column} is {quoted(texts[wrong].as_py())} in row {wrong + 1}; ids must be whole numbers from 0 "
+            "to 2^63-1 with all their digits (pandas: write the column as Int64)"
         )
     return digits.cast(pa.uint64())
 
@@ -295,7 +295,10 @@ def _split(points: pa.ChunkedArray, position: str, where: str) -> dict[str, Any]
     names = [f"{position}_{axis}" for axis in "xyz"]
     if pa.types.is_string(points.type) or pa.types.is_large_string(points.type):
         texts = points.to_pandas()
-        numbers = texts.str.extract(_POINT).apply(pd.to_numeric, errors="coerce")
+        # An expression takes long over a long text that it does not match.
+        numbers = (
+            texts.where(texts.str.len() <= _LONGEST_POSITION).str.extract(_POINT).apply(pd.to_numeric, errors="coerce")
+        )
         wrong = np.flatnonzero(numbers.isna().any(axis=1) & texts.notna())
         parts = [pa.array(numbers[axis], type=pa.float64(), from_pandas=True) for axis in range(3)]
     elif _is_list_of_numbers(points.type):
@@ -308,7 +311,7 @@ def _split(points: pa.ChunkedArray, position: str, where: str) -> dict[str, Any]
     if wrong.size:
         row = int(wrong[0])
         raise DatasetError(
-            f"{where}: {position} is {points[row].as_py()!r} in row {row + 1}; expected three numbers x, y, z"
+            f"{where}: {position} is {quoted(points[row].as_py())} in row {row + 1}; expected three numbers x, y, z"
         )
     return dict(zip(names, parts, strict=True))
 
@@ -325,6 +328,22 @@ def _replace(table: pa.Table, column: str, columns: dict[str, Any]) -> pa.Table:
     return table
 
 
+def _said(error: BaseException) -> str:
+    """What a server or its client says, without the query of a URL."""
+    return re.sub(r"\?[^\s'\")]*", "", one_line(_cause(error)))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a missing file comes from, where it comes from anything."""
+    while isinstance(error, FileNotFoundError) and error.__cause__:
+        error = error.__cause__
+    return error
+
+
 def _shown(place: str) -> str:
-    """A place as a text may show it: without the query of a URL, where a signature may stand."""
-    return place.split("?")[0] if urlsplit(place).scheme else place
+    """A place as a text may show it: without the query of a URL, where a signature may stand, and a password."""
+    if protocol_of(place) == "file":
+        return place
+    protocol, _, rest = place.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from somatic.errors import DatasetError, NoSuchColumn
+from somatic.errors import DatasetError, NoSuchColumn, quoted
 from somatic.file_tables import read_columns
 
 _TABLES = (".csv", ".csv.gz", ".parquet", ".feather")
 _COLUMNS = ("nucleus_id", "id")
+_MOST_DIGITS = 20
 
 
 def read_nucleus_ids(place: str) -> list[int]:
@@ -57,8 +58,9 @@ def _from_text(place: str) -> set[int]:
     ids = set()
     for number, line in enumerate(text.splitlines(), start=1):
         for word in re.split(r"[\s,]+", line.partition("#")[0].strip()):
-            if word and not word.isdecimal():
-                raise DatasetError(f"{place}: {word!r} in line {number} is no nucleus id; write one on each line")
+            # Python makes no number of thousands of digits.
+            if word and not (word.isdecimal() and len(word) <= _MOST_DIGITS):
+                raise DatasetError(f"{place}: {quoted(word)} in line {number} is no nucleus id; write one on each line")
             if word:
                 ids.add(int(word))
     return ids

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from somatic.errors import printable
 from somatic.validation import validated
 
 SYNAPSES_OF_DATASTACK = "datastack"
@@ -24,7 +25,9 @@ class _Seed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description='the name of a datastack, as "minnie65_public"'
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description='the name of a datastack, as "minnie65_public"',
     )
     materialization_version: int | None = Field(
         default=None, strict=True, ge=0, description="a materialization version, a whole number"
@@ -78,7 +81,7 @@ def dataset_of_seed(raw: Any, where: str) -> tuple[dict[str, Any], list[str]]:
         kept = {key: value for key, value in raw.items() if not key.lower().startswith(_CREDENTIALS)}
         for key, value in raw.items():
             if key not in kept and value:
-                notes.append(f"{where}: {key} has no effect any more: results go to output_filepath or --to")
+                notes.append(f"{where}: {printable(key)} has no effect any more: results go to output_filepath or --to")
             elif key in _WITHOUT_EFFECT and value:
                 notes.append(f"{where}: {key} has no effect any more: {_WITHOUT_EFFECT[key]}")
     seed = validated(_Seed, kept, where)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from somatic.errors import DatasetError, NoSuchColumn
+from somatic.errors import DatasetError, NoSuchColumn, quoted
 
 Ids = npt.NDArray[np.int64]
 Resolution = tuple[float, float, float]
@@ -16,6 +16,9 @@ Resolution = tuple[float, float, float]
 _AXES = ("x", "y", "z")
 _LARGEST_ID = 2**63 - 1
 _EXACT_IN_FLOAT = 2**53
+_FARTHEST_NM = 2.0**53
+"""So far from the origin, 9000 km, a voxel of 1 nm can still be told from the next."""
+_LARGEST_SIZE = 1e30
 _MOST_NAMES = 40
 _NO_ROOT = 1
 """CAVE writes 0 or 1 where a point has no root."""
@@ -90,14 +93,15 @@ def nuclei_from_raw(
         raise DatasetError(f"{where}: the table is empty; it must have a row for each nucleus")
     ids = _ids(raw, id_column, where, may_miss=False)
     _check_unique(ids, id_column, where)
-    positions = _positions(raw, position_column, where)
+    resolution = _resolution(resolution_nm, where)
+    positions = _positions(raw, position_column, resolution, where)
     absent = _without_position(positions)
     frame = pd.DataFrame({"nucleus_id": ids, "root_id": _roots(raw, root_column, where)})
     whole = np.rint(np.where(absent[:, None], 0, positions)).astype(np.int64)
     for axis, name in enumerate(_AXES):
         frame[f"{name}_vx"] = pd.arrays.IntegerArray(whole[:, axis], absent.copy())
     frame = frame.sort_values("nucleus_id", kind="stable", ignore_index=True)
-    return Nuclei(frame, _resolution(resolution_nm, where))
+    return Nuclei(frame, resolution)
 
 
 def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], where: str) -> Synapses:
@@ -119,16 +123,17 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
     DatasetError
         The table lacks a column or a centre, names a synapse twice, or holds ids that are not exact integers.
     """
+    resolution = _resolution(resolution_nm, where)
     ids = _ids(raw, "id", where, may_miss=False)
     pre = _roots(raw, "pre_pt_root_id", where)
     post = _roots(raw, "post_pt_root_id", where)
-    centre = _positions(raw, "ctr_pt_position", where)
+    centre = _positions(raw, "ctr_pt_position", resolution, where)
     absent = np.flatnonzero(_without_position(centre))
     if absent.size:
         raise DatasetError(f"{where}: ctr_pt_position is empty in row {absent[0] + 1}; every synapse needs one")
     target = centre
     if position_columns(raw.columns, "post_pt_position"):
-        target = _positions(raw, "post_pt_position", where)
+        target = _positions(raw, "post_pt_position", resolution, where)
         target = np.where(_without_position(target)[:, None], centre, target)
 
     order = np.lexsort((ids, post))
@@ -142,8 +147,8 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
     for prefix, points in (("ctr", centre), ("post", target)):
         for axis, name in enumerate(_AXES):
             columns[f"{prefix}_{name}_vx"] = points[order, axis]
-    columns["size"] = _numbers(raw["size"], "size", where)[order] if "size" in raw.columns else np.nan
-    return Synapses(pd.DataFrame(columns), _resolution(resolution_nm, where))
+    columns["size"] = _sizes(raw, where)[order] if "size" in raw.columns else np.nan
+    return Synapses(pd.DataFrame(columns), resolution)
 
 
 def position_columns(columns: Sequence[str] | pd.Index, position: str) -> list[str]:
@@ -218,13 +223,13 @@ def _from_objects(
     for row, number in enumerate(numbers, 1):
         if not isinstance(number, int | np.integer) or isinstance(number, bool):
             raise DatasetError(
-                f"{where}: {column} is {number!r} ({type(number).__name__}) in row {row}; ids must be integers, "
+                f"{where}: {column} is {quoted(number)} ({type(number).__name__}) in row {row}; ids must be integers, "
                 "write the column as int64"
             )
     return numbers
 
 
-def _positions(raw: pd.DataFrame, position: str, where: str) -> npt.NDArray[np.float64]:
+def _positions(raw: pd.DataFrame, position: str, resolution_nm: Resolution, where: str) -> npt.NDArray[np.float64]:
     """Positions, (n, 3) float64, NaN where a row has none."""
     names = position_columns(raw.columns, position)
     if not names:
@@ -235,11 +240,21 @@ def _positions(raw: pd.DataFrame, position: str, where: str) -> npt.NDArray[np.f
         numbers = np.array(points, dtype=np.float64).reshape(-1, 3)
     else:
         numbers = np.column_stack([_numbers(raw[name], name, where) for name in names])
-    wrong = np.abs(numbers) >= _EXACT_IN_FLOAT
+    wrong = (np.abs(numbers) >= _EXACT_IN_FLOAT) | (np.abs(numbers) * resolution_nm > _FARTHEST_NM)
     if wrong.any():
         row = _first(np.any(wrong, axis=1))
         raise DatasetError(f"{where}: {position} is {numbers[row - 1].tolist()} in row {row}; no voxel lies there")
     return numbers
+
+
+def _sizes(raw: pd.DataFrame, where: str) -> npt.NDArray[np.float64]:
+    """Sizes of synapses, (n,) float64, NaN where a row has none."""
+    sizes = _numbers(raw["size"], "size", where)
+    wrong = np.abs(sizes) > _LARGEST_SIZE
+    if wrong.any():
+        row = _first(wrong)
+        raise DatasetError(f"{where}: size is {sizes[row - 1]} in row {row}; expected a number below {_LARGEST_SIZE:g}")
+    return sizes
 
 
 def _without_position(positions: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -264,7 +279,7 @@ def _point(value: Any, row: int, position: str, where: str) -> tuple[float, ...]
             return nothing
         if all(isinstance(number, int | float | np.number) for number in value):
             return tuple(float(number) for number in value)
-    raise DatasetError(f"{where}: {position} is {value!r} in row {row}; expected three numbers x, y, z")
+    raise DatasetError(f"{where}: {position} is {quoted(value)} in row {row}; expected three numbers x, y, z")
 
 
 def _check_unique(ids: Ids, column: str, where: str) -> None:

@@ -59,7 +59,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 def _sentence(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     location = [part for part in error["loc"] if part != "[key]"]
-    key = ".".join(part if (part := str(step)).isprintable() else repr(part) for step in location)
+    key = ".".join(_cut(part if (part := str(step)).isprintable() else repr(part)) for step in location)
     owner, field = _look_up(model, location)
     if error["type"] == "extra_forbidden" and owner is not None:
         return f"{key}: {_misplaced(model, str(location[-1])) or unknown_key(str(location[-1]), owner.model_fields)}"
@@ -110,5 +110,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a table of keys"
-    text = repr(value)
+    try:
+        return _cut(repr(value))
+    except ValueError:
+        # Python writes no number of more than 4300 digits.
+        return "a number of thousands of digits"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -177,7 +177,7 @@ def test_a_dataset_survives_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("mip = 3", 'mip = "three"', ["mip: found 'three'", "expected the mip level"]),
         ("mip = 3", "mip = true", ["mip: found True"]),
         ("mip = 3", "mip = -1", ["mip: found -1"]),
-        ("mip = 3", "mip = 3\ncutout_radius_um = 0", ["cutout_radius_um: found 0", "above 0"]),
+        ("mip = 3", "mip = 3\ncutout_radius_um = 0", ["cutout_radius_um: found 0", "from 0.001"]),
         ("mip = 3", 'mip = 3\ndefinitions = "new"', ["definitions: found 'new', expected \"published\""]),
         ("mip = 3", "mip = 3\ncutout_radius = 9", ["cutout_radius: unknown key, did you mean cutout_radius_um?"]),
         ("mip = 3", "mip = 3\nxyzzy = 9", ["xyzzy: unknown key, expected one of name, mip"]),

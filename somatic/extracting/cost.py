@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from somatic.extracting.estimate import Estimate
+from somatic.results.chunks import CHUNK_SCHEMA
 from somatic.storage.json_object import object_from_json
 from somatic.storage.parquet import table_from_parquet
 from somatic.storage.places import PROVENANCE
@@ -119,7 +120,7 @@ def load_cost(store: ResultStore, run_id: str, everything: Estimate) -> Cost:
         A file could not be read, for good or for now.
     """
     columns = ("run", "source", "seconds", "segmentation_files", "segmentation_bytes")
-    rows = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns)
+    rows = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns, CHUNK_SCHEMA)
     rows = rows.filter(pc.equal(rows["run"], run_id))
     carried = pc.fill_null(pc.equal(rows["source"], "carried"), False)
     # A cell that was skipped took no time.

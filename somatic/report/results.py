@@ -9,6 +9,7 @@ import pyarrow as pa
 import trimesh
 
 from somatic.errors import StoreError
+from somatic.results.changes import CHANGE_SCHEMA
 from somatic.results.flags import find_flags
 from somatic.results.manifest import load_manifest
 from somatic.results.mesh_layer import MeshLayer
@@ -66,7 +67,10 @@ def read_results(store: ResultStore) -> Results:
             f"the folder that is meant has {FEATURES} in it"
         )
     manifest = load_manifest(store, ("materialization_version",), ("dataset", "name"))
-    changes = table_from_parquet(store.get(CHANGES), store.url_of(CHANGES)) if manifest.get("changes") else None
+    changes = None
+    if manifest.get("changes"):
+        where = store.url_of(CHANGES)
+        changes = table_from_parquet(store.get(CHANGES), where, CHANGE_SCHEMA.names, CHANGE_SCHEMA)
     features, provenance, _ = load_tables(store)
     meshes = store.url_of(MESHES) if store.exists(f"{MESHES}/info") else None
     return Results(store.url, manifest, features, provenance, changes, meshes)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.features import CENTRE_COLUMNS, COLUMNS, MEASURED, SCHEMA, Column
+from somatic.results.chunks import CHUNK_SCHEMA
 from somatic.results.compare import compare
 from somatic.storage.parquet import parquet_bytes, table_from_parquet
 from somatic.storage.places import CHANGES, FEATURES, NUCLEI, PROVENANCE
@@ -161,7 +162,7 @@ def compare_features(changes: pa.Table) -> pd.DataFrame:
 
 
 def _get(store: ResultStore, name: str, *columns: str) -> pa.Table:
-    return table_from_parquet(store.get(name), store.url_of(name), columns)
+    return table_from_parquet(store.get(name), store.url_of(name), columns, CHUNK_SCHEMA)
 
 
 def _not_asked(store: ResultStore, table: pa.Table) -> npt.NDArray[np.int64]:

@@ -135,7 +135,7 @@ def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
 def _get_rows(store: ResultStore, names: Sequence[str]) -> pa.Table:
     """Rows of many files; a file of an older version may lack a column, which is null then."""
     parts = [CHUNK_SCHEMA.empty_table()]
-    tables = get_tables(store, names)
+    tables = get_tables(store, names, schema=CHUNK_SCHEMA)
     # Thousands of little tables at once would take several times the memory of their rows.
     while some := list(islice(tables, 100)):
         parts.append(shaped(pa.concat_tables(some, promote_options="default"), CHUNK_SCHEMA).combine_chunks())

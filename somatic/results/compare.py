@@ -1,6 +1,7 @@
 """Two tables of features side by side: how far each feature deviates, and on which cells most."""
 
-import gzip
+import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,15 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.feather
 
+from somatic.arrow_files import read_arrow
 from somatic.errors import DatasetError, one_line
 from somatic.features import MEASURED
 from somatic.results.released import CONVERTED, is_released, to_our_units
 from somatic.storage.parquet import table_from_parquet
 from somatic.storage.places import FEATURES
 from somatic.storage.store import ResultStore
+from somatic.table_places import unzipped
 
 _EXACT_IN_FLOAT = 2**53
 
@@ -167,17 +169,17 @@ def _read(url: str) -> tuple[pd.DataFrame, str]:
     store = ResultStore(folder or ("/" if url.startswith("/") else "."))
     data = store.get(name)
     where = store.url_of(name)
-    if name.endswith(".parquet"):
-        return _to_pandas(table_from_parquet(data, where)), where
     try:
+        if name.endswith(".parquet"):
+            return _to_pandas(table_from_parquet(data, where)), where
         if name.endswith(".feather"):
-            return _to_pandas(pyarrow.feather.read_table(pa.BufferReader(data))), where
-        text = gzip.decompress(data) if name.endswith(".gz") else data
-        return _to_pandas(pyarrow.csv.read_csv(pa.BufferReader(text))), where
+            return _to_pandas(read_arrow(data)), where
+        text = unzipped(io.BytesIO(data)) if name.endswith(".gz") else pa.BufferReader(data)
+        return _to_pandas(pyarrow.csv.read_csv(text)), where
     except MemoryError:
         # That of Arrow is an ArrowException as well.
         raise
-    except (pa.ArrowException, gzip.BadGzipFile, EOFError) as error:
+    except (pa.ArrowException, ValueError, OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{where} cannot be read: {one_line(error)}") from error
 
 

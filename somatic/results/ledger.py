@@ -80,7 +80,8 @@ class Ledger:
             The file could not be read, for good or for now.
         """
         ledger = cls(memory_bytes)
-        ledger.add(table_from_parquet(store.get(name), store.url_of(name), _SNAPSHOT_SCHEMA.names))
+        schema = _SNAPSHOT_SCHEMA
+        ledger.add(table_from_parquet(store.get(name), store.url_of(name), schema.names, schema))
         return ledger
 
     def put_snapshot(self, store: ResultStore, name: str) -> None:
@@ -115,7 +116,7 @@ class Ledger:
             A file could not be read, for good or for now.
         """
         names = [name for name in chunk_names(store) if name not in self._read]
-        for table in get_tables(store, names, _SNAPSHOT_SCHEMA.names):
+        for table in get_tables(store, names, _SNAPSHOT_SCHEMA.names, _SNAPSHOT_SCHEMA):
             self.add(table)
         return len(names)
 

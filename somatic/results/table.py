@@ -101,8 +101,8 @@ def load_tables(store: ResultStore, columns: Sequence[str] | None = None) -> Tab
         One could not be read, for good or for now, lacks a column, or they have other nuclei.
     """
     data = store.get(FEATURES)
-    features = table_from_parquet(data, store.url_of(FEATURES), SCHEMA.names)
-    provenance = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns)
+    features = table_from_parquet(data, store.url_of(FEATURES), SCHEMA.names, SCHEMA)
+    provenance = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns, PROVENANCE_SCHEMA)
     if columns is None:
         provenance = shaped(provenance, PROVENANCE_SCHEMA)
     if not features["nucleus_id"].equals(provenance["nucleus_id"]):

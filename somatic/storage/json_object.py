@@ -1,12 +1,12 @@
 """JSON files of a store that hold one object each."""
 
-import json
 from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any
 
 from somatic.errors import StoreError
+from somatic.strict_json import load_json
 
 
 def object_from_json(data: bytes, where: str, what: str, *needed: Sequence[str]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def object_from_json(data: bytes, where: str, what: str, *needed: Sequence[str])
         The file holds no such object.
     """
     try:
-        found = json.loads(data)
+        found = load_json(data)
         for keys in needed:
             reduce(getitem, keys, found)
         if not isinstance(found, dict):

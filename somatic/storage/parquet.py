@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from somatic.arrow_files import read_parquet
 from somatic.errors import StoreError, one_line
 from somatic.storage.store import ResultStore
 
@@ -45,30 +47,76 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def table_from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Table of a Parquet file.
+def table_from_parquet(
+    data: bytes, where: str, columns: Sequence[str] | None = None, schema: pa.Schema | None = None
+) -> pa.Table:
+    """Table of a Parquet file, which a stranger may have written.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of the file.
+    where : str
+        The file, as it is called in an error.
+    columns : sequence of str, optional
+        Those that are read and must be there; all when left out.
+    schema : pyarrow.Schema, optional
+        Columns that are in it come in its types, without nulls where it allows none and without NaN and infinities.
 
     Raises
     ------
     StoreError
-        The bytes are no Parquet file or lack a column; `where` is named.
+        The bytes are no Parquet file, lack a column or hold something else in it.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        table = file.read(columns=list(columns) if columns else None, use_threads=False)
+        table = read_parquet(data, columns or None)
     except MemoryError:
         # That of Arrow is an ArrowException as well.
         raise
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{where} is no whole Parquet file ({one_line(error)}); move it away and run again") from error
     absent = [name for name in columns or () if name not in table.column_names]
     if absent:
         raise StoreError(f"{where} has no column {', '.join(absent)}; move it away and run again")
+    return table if schema is None else _conforming(table, schema, where)
+
+
+def _conforming(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise StoreError(f"{where} has two columns of one name; move it away and run again")
+    for number, name in enumerate(names):
+        if name in schema.names:
+            field = schema.field(name)
+            if table[name].type != field.type:
+                try:
+                    table = table.set_column(number, name, table[name].cast(field.type))
+                except pa.ArrowException as error:
+                    raise StoreError(
+                        f"{where}: the column {name} holds {table[name].type}, not {field.type}"
+                    ) from error
+            if fault := _fault_of(table[name], field):
+                raise StoreError(f"{where}: the column {name} holds {fault}")
     return table
 
 
-def get_tables(store: ResultStore, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def _fault_of(values: pa.ChunkedArray, field: pa.Field) -> str | None:
+    if not field.nullable and values.null_count:
+        return "a row without a value"
+    if pa.types.is_floating(field.type) and pc.all(pc.is_finite(values)).as_py() not in (True, None):
+        return "a value that is no finite number"
+    return None
+
+
+def get_tables(
+    store: ResultStore,
+    names: Sequence[str],
+    columns: Sequence[str] | None = None,
+    schema: pa.Schema | None = None,
+) -> Iterator[pa.Table]:
     """Tables of many small Parquet files of a store, read by several threads, in the order of `names`.
+
+    `columns` and `schema` are those of `table_from_parquet`.
 
     Raises
     ------
@@ -77,7 +125,7 @@ def get_tables(store: ResultStore, names: Sequence[str], columns: Sequence[str] 
     """
 
     def get(name: str) -> pa.Table:
-        return table_from_parquet(store.get(name), store.url_of(name), columns)
+        return table_from_parquet(store.get(name), store.url_of(name), columns, schema)
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         for start in range(0, len(names), _AT_ONCE):
