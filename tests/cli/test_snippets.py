@@ -86,6 +86,13 @@ def test_snippets(page: Path, run_flow: Run, folder: Path) -> None:
             json.loads(snippet.code)
 
 
+def test_the_folder_of_the_demo(folder: Path) -> None:
+    """Pages name the folder of the demo's results by its configuration, which moves with FEATURES_VERSION."""
+    [there] = folder.glob("somatic-demo/results/phantom/v1/*")
+    named = {name for page in PAGES for name in re.findall(r"phantom/v[12]/([0-9a-f]{8})\b", page.read_text())}
+    assert named == {there.name}, f"write {there.name} in README and docs"
+
+
 def test_what_the_demo_prints(folder: Path) -> None:
     """The README shows what the demo ends with, but for the time that it took."""
     shown = [snippet.code for snippet in snippets_of(PAGES[0]) if snippet.language == OUTPUT][0]
