@@ -12,18 +12,25 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 PACKAGES = frozenset({"cli", "deployments", "flows", "sandbox", "somatic", "tasks"})
-_FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would slow every start of Python
+# Without pathlib, which would slow every start of Python.
+_FOLDER, _FILE = os.path.split(os.path.abspath(__file__))  # noqa: PTH100
 
 
 class OwnPackages:
-    """Finder that resolves `PACKAGES` in the folder of this module, before `sys.path` is searched."""
+    """Finder that resolves `PACKAGES` where they are ours, before `sys.path` is searched.
+
+    They are ours in the folder of this module, and in any other checkout that is on `sys.path`, which comes first.
+    """
 
     @staticmethod
     def find_spec(
         fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find one of `PACKAGES`; everything else is left to the other finders of `sys.meta_path`."""
-        return PathFinder.find_spec(fullname, [_FOLDER], target) if path is None and fullname in PACKAGES else None
+        if path is not None or fullname not in PACKAGES:
+            return None
+        checkouts = [folder for folder in sys.path if os.path.isfile(os.path.join(folder, _FILE))]  # noqa: PTH113, PTH118
+        return PathFinder.find_spec(fullname, [*checkouts, _FOLDER], target)
 
 
 sys.meta_path.insert(0, OwnPackages)

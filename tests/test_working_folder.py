@@ -1,6 +1,7 @@
 """In a folder with packages named like ours, ours are imported: by the command, by its processes, by Prefect."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -70,6 +71,16 @@ def test_child_processes(lab: Path, tmp_path: Path) -> None:
     """Processes that multiprocessing starts import ours, by a spawn and by a fork server."""
     (tmp_path / "program.py").write_text(SPAWN)
     assert run(lab, sys.executable, tmp_path / "program.py", PYTHONPATH=".") == "ended well\n"
+
+
+def test_another_checkout(lab: Path, tmp_path: Path) -> None:
+    """A checkout of ours that is the working folder, or on PYTHONPATH, is imported and not the installed one."""
+    shutil.copytree(ROOT / "tasks", tmp_path / "checkout" / "tasks")
+    shutil.copy(ROOT / "_somatic_features.py", tmp_path / "checkout")
+    code = "import tasks, cli; print(tasks.__file__, cli.__file__)"
+    expected = [str(tmp_path / "checkout" / "tasks" / "__init__.py"), str(ROOT / "cli" / "__init__.py")]
+    assert run(tmp_path / "checkout", sys.executable, "-c", code).split() == expected
+    assert run(lab, sys.executable, "-c", code, PYTHONPATH=str(tmp_path / "checkout")).split() == expected
 
 
 def test_the_wheel(lab: Path, tmp_path: Path) -> None:
