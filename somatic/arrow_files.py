@@ -36,8 +36,7 @@ def read_parquet(source: bytes | IO[bytes], columns: Sequence[str] | None = None
     groups = (parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups))
     for n_rows in (parquet.metadata.num_rows, *groups):
         _check_rows(n_rows, n_bytes)
-    with _claims_refused(n_bytes):
-        return _without_pandas(parquet.read(columns=None if columns is None else list(columns), use_threads=False))
+    return _without_pandas(parquet.read(columns=None if columns is None else list(columns), use_threads=False))
 
 
 def read_arrow(source: bytes | IO[bytes], columns: Sequence[str] | None = None) -> pa.Table:

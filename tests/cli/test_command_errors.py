@@ -166,7 +166,7 @@ def test_graph_segmentation(run: Run, cave: CaveServer, cave_toml: Path, scene: 
         (("mip = 0", "mpi = 0"), ["mpi: unknown key, did you mean mip?"]),
         (("synapses = ", "synapse = "), ["cave.synapse: unknown key, did you mean synapses?"]),
         (("mip = 0", 'mip = "three"'), ["mip: found 'three'", "whole number"]),
-        (("cutout_radius_um = 5", "cutout_radius_um = -5"), ["cutout_radius_um: found -5", "above 0"]),
+        (("cutout_radius_um = 5", "cutout_radius_um = -5"), ["cutout_radius_um: found -5", "from 0.001"]),
         (("[cave]", "[caves]"), ["caves: unknown key, did you mean cave?"]),
         (('server = "http://', 'server = "'), ["cave.server: found", "https://"]),
     ],
