@@ -41,7 +41,7 @@ class Gate:
         """Tell whether whoever asks may see the datastack."""
         return self.token is None or _token(request) == self.token
 
-    def denial(self, request: Request, datastack: str | None) -> Response | None:
+    def denial(self, request: Request, datastack: str | None, *, is_known: bool = True) -> Response | None:
         """Return the answer to who may not, or None.
 
         Parameters
@@ -49,6 +49,9 @@ class Gate:
         request : Request
         datastack : str or None
             Datastack that must be viewable; None: any known token will do.
+        is_known : bool
+            Whether what is requested belongs to this datastack. Where tokens are checked, the permission for anything
+            else cannot be looked up, which is a 400.
         """
         if self.token is None:
             return None
@@ -57,6 +60,8 @@ class Gate:
             return RedirectResponse(f"{LOGIN_PATH}?redirect={quote(str(request.url))}", 302)
         if token not in {self.token, *self.unprivileged, *self.without_terms}:
             return _error(401, "invalid_token", "Unauthorized - Token is Invalid or Expired")
+        if not is_known:
+            return _error(400, "invalid_table_id", "Invalid table_id for service")
         if datastack is None or token == self.token:
             return None
         if token in self.without_terms:

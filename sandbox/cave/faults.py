@@ -135,22 +135,22 @@ class Faults:
 
 
 class RateLimit:
-    """So many requests a window and user, as flask-limiter counts them: the window opens with the first."""
+    """So many requests per window, user and endpoint, as flask-limiter counts: the window opens with the first."""
 
     def __init__(self, per_minute: int, window_seconds: float = 60.0):
         self.per_minute = per_minute
         self._window_seconds = window_seconds
-        self._windows: dict[str, tuple[float, int]] = {}
+        self._windows: dict[tuple[str, str], tuple[float, int]] = {}
         self._lock = threading.Lock()
 
-    def exceeded(self, user: str) -> bool:
+    def exceeded(self, user: str, endpoint: str) -> bool:
         """Count a request and tell whether it is one too many."""
         now = time.monotonic()
         with self._lock:
-            opened, count = self._windows.get(user, (now, 0))
+            opened, count = self._windows.get((user, endpoint), (now, 0))
             if now - opened >= self._window_seconds:
                 opened, count = now, 0
-            self._windows[user] = (opened, count + 1)
+            self._windows[user, endpoint] = (opened, count + 1)
             return count >= self.per_minute
 
     @property

@@ -26,6 +26,7 @@ def guarded(
     datastack: str | None,
     rate_limit: Callable[[], RateLimit | None] = lambda: None,
     *,
+    named: tuple[str, str] | None = None,
     is_binary: bool = False,
 ) -> Endpoint:
     """Return a handler behind a gate; an exception in it becomes a 500 that says what happened.
@@ -39,6 +40,8 @@ def guarded(
         Datastack that whoever asks must be allowed to view; None: any known token will do.
     rate_limit : callable
         Returns the limit that counts these requests at this time, if any.
+    named : (str, str), optional
+        A parameter of the path that names what permissions are given for, and the only value that is known.
     is_binary : bool
         The handler gets the body as it came, not as JSON.
     """
@@ -48,11 +51,12 @@ def guarded(
             body = await request.body()
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it; the record of requests says so
-        denial = gate.denial(request, datastack)
+        is_known = named is None or request.path_params[named[0]] == named[1]
+        denial = gate.denial(request, datastack, is_known=is_known)
         if denial is not None:
             return denial
         limit = rate_limit()
-        if limit is not None and limit.exceeded(gate.user(request)):
+        if limit is not None and limit.exceeded(gate.user(request), handler.__name__):
             return server_error(limit.message)
         try:
             content = body if is_binary else json.loads(body) if body else {}

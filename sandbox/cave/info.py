@@ -42,10 +42,11 @@ def info_routes(datastack: Datastack, gate: Gate, url: str) -> list[Route]:
 
     api = "/info/api/v2"
     of_volume = f"{api}/aligned_volume/{volume['name']}"
+    named = ("datastack", datastack.name)
     return [
         Route("/info/version", constant("4.3.3")),
         Route(f"{api}/datastacks", guarded(datastacks, gate, None)),
-        Route(f"{api}/datastack/full/{{datastack}}", guarded(full, gate, datastack.name)),
+        Route(f"{api}/datastack/full/{{datastack}}", guarded(full, gate, datastack.name, named=named)),
         Route(f"{api}/datastack/{datastack.name}/image_sources", guarded(image_mirrors, gate, datastack.name)),
         Route(f"{api}/aligned_volume", guarded(aligned_volumes, gate, None)),
         Route(f"{api}/aligned_volume/id/{volume['id']}", guarded(aligned_volume, gate, None)),

@@ -115,7 +115,9 @@ def join(relations: dict[str, Relation], request: dict, row_cap: int, *, convert
     rows_of = dict(zip((first.name, second.name), cut, strict=True))
     # The real server has no fixed order of the two; this is the recorded one.
     selected = {name: list(relations[name].columns) for name in sorted(both)}
-    if request.get("select_column_map"):
+    if request.get("select_columns"):
+        selected = _first_with(relations, request["select_columns"])
+    elif request.get("select_column_map"):
         selected = {
             name: _unique([_with_supervoxel(relations[name], column) for column in columns])
             for name, columns in request["select_column_map"].items()
@@ -133,6 +135,21 @@ def join(relations: dict[str, Relation], request: dict, row_cap: int, *, convert
     frame = pd.concat(pieces, axis="columns")
     warnings = [_notice(relation) for relation in (first, second) if relation.notice_text is not None]
     return Answer(frame, column_names, resolution_nm, warnings + _cap_warning(frame, limit))
+
+
+def sql_error(columns: dict[str, list[str]], reason: str) -> RuntimeError:
+    """What the database says of a query that fails, as the service passes it on: the reason behind the whole SQL.
+
+    Parameters
+    ----------
+    columns : dict of list of str
+        Those that are selected from each table.
+    reason : str
+    """
+    selected = ", ".join(f"{table}.{column}" for table, names in columns.items() for column in names)
+    where = " AND ".join(f"{table}.valid = true" for table in columns)
+    sql = f"SELECT {selected} \nFROM {', '.join(columns)} \nWHERE {where} \n LIMIT 500000"
+    return RuntimeError(f"Execution failed on sql '{sql}': {reason}")
 
 
 def _matching_rows(relation: Relation, request: dict, known: set[str]) -> np.ndarray:
@@ -210,7 +227,12 @@ def _project(
     renamed: dict[str, str] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     names = {column: (renamed or {}).get(column, column) for column in columns}
-    scale = np.ones(3) if resolution_nm is None else np.divide(relation.resolution_nm, resolution_nm)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.ones(3) if resolution_nm is None else np.divide(relation.resolution_nm, resolution_nm)
+    if not np.isfinite(scale).all() and any(len(relation.columns[column]) == 3 for column in columns):
+        # The real server multiplies positions by it in SQL, which knows neither nan nor inf.
+        word = scale[~np.isfinite(scale)][0]
+        raise sql_error({relation.name: columns}, f'column "{word}" does not exist\nLINE 1: ... * {word} AS')
     pieces = {}
     for column, name in names.items():
         behind = relation.columns[column]
@@ -230,6 +252,17 @@ def _with_supervoxel(relation: Relation, name: str) -> list[str]:
         raise ValueError(f"{name} not in model or models for {relation.name}")
     supervoxel = name.removesuffix("root_id") + "supervoxel_id"
     return [supervoxel, name] if name.endswith("root_id") and supervoxel in relation.columns else [name]
+
+
+def _first_with(relations: dict[str, Relation], wanted: list[str]) -> dict[str, list[str]]:
+    """Choose each column from one table alone: the real server takes the first that has it, in no order."""
+    selected: dict[str, list[str]] = {}
+    for column in wanted:
+        having = [name for name in sorted(relations) if column in relations[name].columns]
+        if not having:
+            raise LookupError(f"400 Bad Request: column {column} not found in any table referenced")
+        selected.setdefault(having[0], []).extend(_with_supervoxel(relations[having[0]], column))
+    return {name: _unique([columns]) for name, columns in selected.items()}
 
 
 def _unique(groups: list[list[str]]) -> list[str]:

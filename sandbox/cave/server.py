@@ -128,14 +128,21 @@ class CaveServer:
         """Be well again: forget what `fail`, `slow` and `hang_up` asked for."""
         self._faults.clear()
 
-    def rate_limit(self, per_minute: int | None, window_seconds: float = 60.0) -> None:
-        """Refuse queries of a user beyond so many a minute, with a 500 that hides a 429; None: no limit.
+    def rate_limit(
+        self, per_minute: int | None, window_seconds: float = 60.0, fast_per_minute: int | None = None
+    ) -> None:
+        """Refuse what a user requests beyond so many per minute, with a 500 that hides a 429; None: no limit.
 
-        Queries of tables and questions to the graph are counted apart: they are two services. `window_seconds`
-        shortens the minute for tests; the message still says minute.
+        Each endpoint is counted apart. `per_minute` is for queries, `fast_per_minute` for versions and the metadata of
+        tables, which most deployments do not limit; the graph has no limit of its own. `window_seconds` shortens the
+        minute for tests; the message still says minute.
         """
-        for service in (self._materialize, self._segmentation):
-            service.rate_limit = None if per_minute is None else faults.RateLimit(per_minute, window_seconds)
+
+        def limit(number: int | None) -> faults.RateLimit | None:
+            return None if number is None else faults.RateLimit(number, window_seconds)
+
+        self._materialize.rate_limit = limit(per_minute)
+        self._materialize.fast_rate_limit = limit(fast_per_minute)
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])

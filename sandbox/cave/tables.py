@@ -38,6 +38,9 @@ class CaveTable:
     description : str
     created : datetime
         When the table was made, UTC.
+    read_permission : str
+        PUBLIC; PRIVATE: for its owner, who nobody is that asks this server; GROUP: for those who share a group with
+        the owner, which nobody does. Its metadata can be read all the same.
     """
 
     frame: pd.DataFrame
@@ -48,6 +51,7 @@ class CaveTable:
     reference_table: str | None = None
     description: str = ""
     created: datetime = _LONG_AGO
+    read_permission: str = "PUBLIC"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +88,16 @@ class MaterializedVersion:
     time_stamp : datetime
         The moment, UTC.
     expires_on : datetime, optional
-        When it will be dropped; None: kept for ever.
+        From when on it may be dropped; it is served as long as it is valid. None: kept for ever.
     is_merged : bool
         Old versions keep a table's annotations and its root ids in one table; newer ones in two that are
         joined for every query. Such a split table has more columns (`created`, `superceded_id`), another order
         of them, and shows 1 where there is no root.
-    valid : bool
-        False: expired. It is listed only when asked for, and cannot be queried.
+    valid : bool or str
+        As the server reports it; some report the "t" and "f" of their database. False: dropped, or not complete yet. It
+        is listed only on request, and cannot be queried.
     status : str, optional
-        As the server reports it; None: AVAILABLE or EXPIRED.
+        As the server reports it, such as RUNNING while the version is being made; None: AVAILABLE or EXPIRED.
     tables, views : dict of str
         In the order in which the server lists them.
     """
@@ -101,10 +106,15 @@ class MaterializedVersion:
     time_stamp: datetime
     expires_on: datetime | None = None
     is_merged: bool = False
-    valid: bool = True
+    valid: bool | str = True
     status: str | None = None
     tables: dict[str, CaveTable] = field(default_factory=dict)
     views: dict[str, CaveView] = field(default_factory=dict)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it can be queried."""
+        return self.valid in (True, "t")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +133,8 @@ class Datastack:
     synapse_table, soma_table : str, optional
         Tables that clients use when none is named.
     parent : str, optional
-        Datastack whose versions these are, as minnie65_phase3_v1 is of minnie65_public.
+        Datastack whose versions these are, as minnie65_phase3_v1 is of minnie65_public. It decides how the server
+        words that a version is gone.
     image_source, description : str
     viewer_resolution_nm : tuple of 3 float
     graph : ChunkedGraph, optional
@@ -199,7 +210,7 @@ def version_metadata(datastack: Datastack, version: MaterializedVersion) -> dict
         "valid": version.valid,
         "version": version.number,
         "time_stamp": _iso(version.time_stamp),
-        "status": version.status or ("AVAILABLE" if version.valid else "EXPIRED"),
+        "status": version.status or ("AVAILABLE" if version.is_valid else "EXPIRED"),
         "expires_on": None if version.expires_on is None else _iso(version.expires_on),
     }
 
@@ -226,7 +237,7 @@ def table_metadata(datastack: Datastack, version: MaterializedVersion, name: str
         "voxel_resolution_y": float(y_nm),
         "voxel_resolution_z": float(z_nm),
         "write_permission": "PRIVATE",
-        "read_permission": "PUBLIC",
+        "read_permission": table.read_permission,
         "last_modified": _iso(table.created),
     }
     if any(column.endswith("supervoxel_id") for column in table.frame.columns):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,14 +124,12 @@ class ChunkedGraph:
         Returns
         -------
         (n,) uint64
-            In no order.
-
-        Raises
-        ------
-        LookupError
-            There never was such a node.
+            In no order; empty for a node that never was, too.
         """
-        state, members = self._find(node)
+        found = self._find(node)
+        if found is None:
+            return np.empty(0, np.uint64)
+        state, members = found
         if bounds is not None:
             first = (bounds[0] - self._lower) // self._chunk_size
             last = -((self._lower - bounds[1]) // self._chunk_size)
@@ -144,9 +142,10 @@ class ChunkedGraph:
     def roots(self, nodes: Ids, at: datetime, stop_layer: int = N_LAYERS) -> Ids:
         """Roots at a time (or nodes of layer 2) of supervoxels or of nodes of layer 2; 0 where there is none.
 
-        A root is its own root, at any time.
+        A root is its own root, at any time. Where not one of the nodes has a parent they come back as they are: the
+        real service then finds no rows to replace them from.
         """
-        state = self._at(at)
+        state = self._at(_next_ms(at))
         layers = layer_of(nodes)
         found = np.where(layers == N_LAYERS, nodes, np.uint64(0))
         place = np.searchsorted(self._supervoxels, nodes).clip(max=len(self._supervoxels) - 1)
@@ -155,26 +154,33 @@ class ChunkedGraph:
             members = self._members(state, 2, int(nodes[i]))
             if len(members):
                 place[i], known[i] = members[0], True
+        if not known.any():
+            return nodes.copy()
         upper = state.level2 if stop_layer == 2 else state.roots
         return np.where(known, upper[place], found)
 
     def is_latest(self, roots: Ids, at: datetime) -> NDArray[np.bool_]:
-        """Tell which ids are those of roots at a time."""
-        return np.isin(roots, self._at(at).roots)
+        """Tell which ids are those of roots at a time; those of the moment before when it is that of an edit."""
+        return np.isin(roots, self._at(_this_ms(at)).roots)
 
     def root_spans(self, roots: Ids) -> list[tuple[datetime, datetime | None]]:
-        """Since when, and until when, each root was one; None: it still is.
+        """Since when, and until when, each root was one; None: it still is. Empty where not one of them ever was.
 
         Raises
         ------
-        LookupError
-            An id is that of no root.
+        KeyError
+            An id is that of no root, beside others that are.
         """
+        presence = [
+            [i for i, state in enumerate(self.states) if len(self._members(state, N_LAYERS, int(root)))]
+            for root in roots
+        ]
+        if not any(presence):
+            return []
         spans = []
-        for root in roots:
-            present = [i for i, state in enumerate(self.states) if len(self._members(state, N_LAYERS, int(root)))]
+        for root, present in zip(roots.tolist(), presence, strict=True):
             if not present:
-                raise LookupError(f"root {root} does not exist: it has no valid parent")
+                raise KeyError(root)
             until = present[-1] + 1
             ended = self.states[until].since if until < len(self.states) else None
             spans.append((self.states[present[0]].since, ended))
@@ -184,16 +190,17 @@ class ChunkedGraph:
         """Lower and upper corner of the volume, voxels."""
         return np.array([self._lower, self._upper])
 
-    def _at(self, at: datetime) -> State:
-        return next((state for state in reversed(self.states) if state.since <= at), self.states[0])
+    def _at(self, before: datetime) -> State:
+        """What held just before a moment; times of edits are kept in whole milliseconds."""
+        return next((state for state in reversed(self.states) if _this_ms(state.since) < before), self.states[0])
 
-    def _find(self, node: int) -> tuple[State, NDArray[np.int64]]:
+    def _find(self, node: int) -> tuple[State, NDArray[np.int64]] | None:
         layer = int(layer_of(np.array(node, np.uint64)))
         for state in self.states if layer in (2, N_LAYERS) else ():
             members = self._members(state, layer, node)
             if len(members):
                 return state, members
-        raise LookupError(f"node {node} does not exist: it has no valid parent")
+        return None
 
     def _members(self, state: State, layer: int, node: int) -> NDArray[np.int64]:
         """Supervoxels of a node in one state, as positions."""
@@ -211,3 +218,13 @@ class ChunkedGraph:
             in_both = np.union1d(in_both, np.intersect1d(other.roots[changed], one.roots))
             if len(in_both):
                 raise ValueError(f"root {in_both[0]} means different supervoxels before and after {other.since}")
+
+
+def _this_ms(at: datetime) -> datetime:
+    """The beginning of a moment's millisecond."""
+    return at - timedelta(microseconds=at.microsecond % 1000)
+
+
+def _next_ms(at: datetime) -> datetime:
+    """The end of a moment's millisecond; a moment between two stays."""
+    return at + timedelta(microseconds=-at.microsecond % 1000)

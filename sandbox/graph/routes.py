@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from starlette.requests import Request
@@ -12,10 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.cave.auth import Gate
-from sandbox.cave.faults import RateLimit
 from sandbox.cave.http import Handler, constant, guarded, json_answer
 from sandbox.graph.chunked_graph import Bounds, ChunkedGraph
-from sandbox.graph.ids import N_LAYERS, Ids
+from sandbox.graph.ids import N_LAYERS, Ids, layer_of
 
 
 class Segmentation:
@@ -33,7 +33,6 @@ class Segmentation:
     """
 
     def __init__(self, graph: ChunkedGraph | None, table: str, gate: Gate, datastack: str):
-        self.rate_limit: RateLimit | None = None
         self._graph = graph
         self._table = table
         self._gate = gate
@@ -48,11 +47,11 @@ class Segmentation:
         if self._graph is None:
             return routes
         graph = _Endpoints(self._graph)
-        api = f"/segmentation/api/v1/table/{self._table}"
+        api = "/segmentation/api/v1/table/{graph}"
         return [
             *routes,
-            self._route("GET", f"/segmentation/table/{self._table}/info", graph.info, is_limited=False),
-            self._route("GET", f"{api}/info", graph.info, is_limited=False),
+            self._route("GET", "/segmentation/table/{graph}/info", graph.info),
+            self._route("GET", f"{api}/info", graph.info),
             self._route("GET", f"{api}/node/{{node:int}}/leaves", graph.leaves),
             self._route("GET", f"{api}/node/{{node:int}}/root", graph.root),
             self._route("POST", f"{api}/node/leaves_many", graph.leaves_of_many),
@@ -63,11 +62,15 @@ class Segmentation:
             self._route("GET", f"{api}/oldest_timestamp", graph.oldest_timestamp),
         ]
 
-    def _route(
-        self, method: str, path: str, handler: Handler, *, is_limited: bool = True, is_binary: bool = False
-    ) -> Route:
-        limit = (lambda: self.rate_limit) if is_limited else (lambda: None)
-        return Route(path, guarded(handler, self._gate, self._datastack, limit, is_binary=is_binary), methods=[method])
+    def _route(self, method: str, path: str, handler: Handler, *, is_binary: bool = False) -> Route:
+        def of_this_graph(request: Request, body: Any) -> Response:
+            if request.path_params["graph"] != self._table:
+                return json_answer({"message": "The requested URL was not found on the server."}, 404)
+            return handler(request, body)
+
+        named = ("graph", self._table)
+        endpoint = guarded(of_this_graph, self._gate, self._datastack, named=named, is_binary=is_binary)
+        return Route(path, endpoint, methods=[method])
 
 
 class _Endpoints:
@@ -89,8 +92,11 @@ class _Endpoints:
         return json_answer(leaves)
 
     def root(self, request: Request, _body: dict) -> Response:
-        nodes = np.array([request.path_params["node"]], np.uint64)
-        return json_answer({"root_id": int(self._roots(request, nodes)[0])})
+        node = request.path_params["node"]
+        root = int(self._roots(request, np.array([node], np.uint64))[0])
+        if layer_of(np.array([root], np.uint64))[0] < _stop_layer(request, N_LAYERS):
+            raise LookupError(f"Cannot find root id {node}, {N_LAYERS}, {_timestamp(request)}")
+        return json_answer({"root_id": root})
 
     def roots(self, request: Request, body: dict) -> Response:
         return json_answer({"root_ids": self._roots(request, _node_ids(body)).tolist()})
@@ -104,7 +110,10 @@ class _Endpoints:
         return json_answer({"is_latest": self._graph.is_latest(_node_ids(body), _timestamp(request)).tolist()})
 
     def root_timestamps(self, request: Request, body: dict) -> Response:
-        spans = self._graph.root_spans(_node_ids(body))
+        roots = _node_ids(body)
+        spans = self._graph.root_spans(roots)
+        if not spans:
+            return json_answer({"timestamp": []})
         if request.query_params.get("latest", "").lower() not in {"true", "1"}:
             return json_answer({"timestamp": [since.timestamp() for since, _ in spans]})
         now = _timestamp(request)
