@@ -62,6 +62,7 @@ def cell(
             check_can_write(path)
 
     from cli.reading import read_dataset, read_features
+    from cli.showing import show_remarks
     from cli.steps import shown_steps
     from somatic.errors import MissingSegment, PermanentError
 
@@ -77,8 +78,12 @@ def cell(
         from somatic.planning.plan import make_plan
 
         extraction = Extraction.open(described, number, with_meshes=False)
+        notes = extraction.source.notes
+        show_remarks([extraction.token_note, *notes])
+        n_shown = len(notes)
         step("asking for the nuclei")
         nuclei = extraction.source.nuclei()
+        show_remarks(notes[n_shown:])
         plan = make_plan(nuclei, radius_nm=extraction.radius_nm, ids=[nucleus_id])
         skipped = plan.rows["status_reason"].iloc[0]
         if skipped:

@@ -40,7 +40,7 @@ def plan(
     from rich.console import Console
 
     from cli.reading import read_dataset
-    from cli.showing import show_estimate
+    from cli.showing import show_estimate, show_remarks
     from cli.steps import shown_steps
     from somatic.nucleus_ids import read_nucleus_ids
 
@@ -58,8 +58,12 @@ def plan(
         from somatic.workers.memory import machine_memory_bytes, usable_cores
 
         extraction = Extraction.open(described, number, to)
+        notes = extraction.source.notes
+        show_remarks([extraction.token_note, *notes])
+        n_shown = len(notes)
         step("asking for the nuclei")
         found = extraction.source.nuclei()
+        show_remarks(notes[n_shown:])
         step("checking the segmentation")
         extraction.check(found)
         step("planning")

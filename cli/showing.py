@@ -1,10 +1,11 @@
 """How an extraction looks in a terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
@@ -50,6 +51,13 @@ def show_estimate(
         console.print(f"  [dim]{name:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
 
 
+def show_remarks(remarks: Iterable[str | None]) -> None:
+    """What a person should know beside the results, a line each on stderr."""
+    for remark in remarks:
+        if remark:
+            typer.echo(remark, err=True)
+
+
 def _saved(extraction: "Extraction", candidates: tuple[int, int] | None) -> list[tuple[str, str]]:
     if not candidates or not extraction.base:
         return []
@@ -81,6 +89,14 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
         def on_note(note: str) -> None:
             out.print(note, highlight=False, soft_wrap=True, markup=False)
 
+        remarks: set[str] = set()
+
+        def on_remark(remark: str) -> None:
+            # One command may run several extractions of a dataset.
+            if remark not in remarks:
+                remarks.add(remark)
+                console.print(remark, highlight=False, soft_wrap=True, markup=False)
+
         def on_step(step: str) -> None:
             bar.update(shown, description=step, total=None)
             if not console.is_terminal:
@@ -100,7 +116,13 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
                 said_at = now
                 console.print(words, highlight=False, soft_wrap=True)
 
-        yield {"on_note": on_note, "on_step": on_step, "on_estimate": on_estimate, "on_progress": on_progress}
+        yield {
+            "on_note": on_note,
+            "on_remark": on_remark,
+            "on_step": on_step,
+            "on_estimate": on_estimate,
+            "on_progress": on_progress,
+        }
 
 
 def show_summary(console: Console, summary: "Summary") -> None:

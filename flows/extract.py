@@ -1,6 +1,7 @@
 """The flow `extract`: one dataset, one version, from the query to the table."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +120,12 @@ def extract(
     results.check_writable()
     run = _first_attempt(results, run_id)
     extraction = Extraction.open(described, run.version if run else version, to, with_meshes=meshes)
+    if extraction.token_note:
+        log.info(extraction.token_note)
+        listener.on_remark(extraction.token_note)
+    notes = extraction.source.notes
+    _warn(notes)
+    n_warned = len(notes)
     title = extraction.title
     _rename_run(title)
     if run is None:
@@ -135,6 +142,7 @@ def extract(
 
     listener.on_step("asking for the nuclei")
     found = query_nuclei(title, extraction)
+    _warn(notes[n_warned:])
     listener.on_step("checking the segmentation")
     check_layers(title, extraction, found)
 
@@ -187,6 +195,13 @@ def extract(
             "run the same command again, which measures only these"
         )
     return summary
+
+
+def _warn(notes: Sequence[str]) -> None:
+    """Tell what a person should know about the tables."""
+    for note in notes:
+        get_run_logger().warning(note)
+        present_listener().on_remark(note)
 
 
 def _chunks_per_shard(workers: int | None) -> int:

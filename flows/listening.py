@@ -32,6 +32,8 @@ class Listener:
 
     on_step: Callable[[str], None] = lambda _step: None
     on_note: Callable[[str], None] = lambda _note: None
+    on_remark: Callable[[str], None] = lambda _remark: None
+    """Of what a person should know, but which is no result."""
     on_estimate: Callable[[Extraction, Estimate], None] = lambda _extraction, _estimate: None
     on_progress: Callable[[Progress], None] = lambda _progress: None
     on_summary: Callable[[Summary], None] = lambda _summary: None

@@ -1,6 +1,7 @@
 """A small chunked graph over HTTP on this machine, made of the labels of a flat segmentation at several moments."""
 
 import json
+import math
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -110,10 +111,12 @@ class GraphServer:
         """Requests whose address contains a text."""
         return sum(where in asked for asked in self.asked)
 
-    def roots_at(self, moment: float | None) -> np.ndarray:
-        """Root id of each supervoxel at a moment."""
+    def roots_at(self, moment: float | None, *, inclusive: bool = True) -> np.ndarray:
+        """Root id of each supervoxel at a moment; edits are kept by the millisecond, whose own count or do not."""
         known = sorted(self.watershed.roots)
-        past = [at for at in known if moment is None or at.timestamp() <= moment]
+        in_ms = math.inf if moment is None else round(moment * 1e6) / 1000
+        until_ms = in_ms if math.isinf(in_ms) else math.ceil(in_ms) if inclusive else math.floor(in_ms)
+        past = [at for at in known if math.floor(at.timestamp() * 1000) < until_ms]
         return self.watershed.roots[(past or known[:1])[-1]]
 
     def answer(self, path: str, query: dict[str, str], body: bytes) -> tuple[int, object]:
@@ -130,18 +133,24 @@ class GraphServer:
             numbers = np.array(corners.groups(), dtype=np.int64).reshape(3, 2)
             held = [watershed.ids[roots == np.uint64(found[1])] for roots in watershed.roots.values()]
             leaves = np.unique(np.concatenate(held))
-            if not leaves.size:
-                return 500, {"message": f"404 Not Found: node {found[1]} has no valid parent"}
             chunks = np.stack([leaves >> np.uint64(bits) & np.uint64(1023) for bits in (46, 36, 26)]).astype(np.int64)
             first, stop = numbers[:, :1] // np.array(CHUNK)[:, None], -(-numbers[:, 1:] // np.array(CHUNK)[:, None])
             return 200, {"leaf_ids": leaves[((chunks >= first) & (chunks < stop)).all(axis=0)][::-1].tolist()}
         if path == "/segmentation/api/v1/table/t/roots_binary":
             asked = np.frombuffer(body, np.uint64)
-            at = np.searchsorted(watershed.ids, asked)
-            return 200, self.roots_at(moment)[at].tobytes()
+            known = np.isin(asked, watershed.ids)
+            at = np.searchsorted(watershed.ids, asked).clip(max=len(watershed.ids) - 1)
+            roots = np.where(known, self.roots_at(moment)[at], 0) if known.any() else asked
+            return 200, roots.astype(np.uint64).tobytes()
         if path == "/segmentation/api/v1/table/t/is_latest_roots":
             asked = np.array(json.loads(body)["node_ids"], dtype=np.uint64)
-            return 200, {"is_latest": np.isin(asked, self.roots_at(moment)).tolist()}
+            return 200, {"is_latest": np.isin(asked, self.roots_at(moment, inclusive=False)).tolist()}
+        if path == "/segmentation/api/v1/table/t/root_timestamps":
+            [asked] = json.loads(body)["node_ids"]
+            since = [at.timestamp() for at, roots in watershed.roots.items() if np.uint64(asked) in roots]
+            return 200, {"timestamp": since[:1]}
+        if re.match("/segmentation/(api/v1/)?table/(?!t/)", path):
+            return 400, {"error": "invalid_table_id", "message": "Invalid table_id for service"}
         return 404, {"message": "The requested URL was not found on the server."}
 
 

@@ -224,11 +224,23 @@ def test_roots_and_whether_they_are_of_today(graph: GraphServer) -> None:
     assert there.roots_of([supervoxel]).tolist() == [NEW_CELL]
     assert there.latest([CELL, NEW_CELL, 12], FIRST).tolist() == [True, False, False]
     assert there.latest([CELL, NEW_CELL, 12]).tolist() == [False, True, False]
+    unknown = supervoxel + (1 << 20)
+    assert there.roots_of([unknown, 0, unknown], FIRST).tolist() == [0, 0, 0]
+    assert there.roots_of([unknown, supervoxel], FIRST).tolist() == [0, CELL]
     asked = len(graph.asked)
     assert there.roots_of([0, 0]).tolist() == [0, 0]
     assert there.latest([]).tolist() == []
     assert len(graph.asked) == asked
     assert there.chunk_shape.tolist() == list(CHUNK)
+
+
+@pytest.mark.parametrize(("shift_us", "root"), [(-200, CELL), (-100, NEW_CELL), (0, NEW_CELL), (700, NEW_CELL)])
+def test_the_moment_of_an_edit(graph: GraphServer, shift_us: int, root: int) -> None:
+    """A version of the very moment of an edit: the root ids that its supervoxels have are those that count."""
+    there, at = Graph(graph.url), SECOND + timedelta(microseconds=shift_us)
+    supervoxel = Segmentation(graph.url, 0).label_at((np.array(OFFSET) + (45, 45, 35)) * RESOLUTION)
+    assert there.roots_of([supervoxel], at).tolist() == [root]
+    assert there.latest([CELL, NEW_CELL, 12], at).tolist() == [root == CELL, root == NEW_CELL, False]
 
 
 def test_the_segmentation_of_a_version(graph: GraphServer) -> None:
@@ -253,13 +265,25 @@ def test_the_segmentation_of_a_version(graph: GraphServer) -> None:
 
 
 def test_a_root_that_the_graph_does_not_know(graph: GraphServer) -> None:
-    """It is permanent, asked once, and a failed row with the reason."""
-    measured = extract_cell(the_cell(12), Segmentation(graph.url, 0), None, None, radius_nm=RADIUS_NM)
+    """It is permanent, requested once, and a failed row with the reason; a graph answers like for a root elsewhere."""
+    segmentation = Segmentation(graph.url, 0)
+    measured = extract_cell(the_cell(12), segmentation, None, None, radius_nm=RADIUS_NM)
     assert isinstance(measured.error, UnknownRoot)
     assert measured.row["status"] == "failed"
-    assert "root id 12 of graph t" in measured.row["reason"]
-    assert "no valid parent" in measured.row["reason"]
-    assert graph.n_asked("leaves") == 1
+    assert measured.row["reason"] == "root id 12 of graph t: the graph has no such root id, and never had"
+    assert graph.n_asked("leaves") == graph.n_asked("root_timestamps") == 1
+    elsewhere = extract_cell(the_cell(OTHER + 100), segmentation, None, None, radius_nm=500.0)
+    assert isinstance(elsewhere.error, MissingSegment)
+    assert elsewhere.row["reason"] == f"root id {OTHER + 100} has no voxel in the cutout"
+    assert graph.n_asked("root_timestamps") == 2
+
+
+def test_a_root_that_a_graph_may_not_tell_of(graph: GraphServer) -> None:
+    """A graph that is served up to a moment refuses later roots like a wrong token; it costs that one cell alone."""
+    graph.faults.append(Fault("leaves", 401, "root_id not valid at timestamp"))
+    measured = extract_cell(the_cell(), Segmentation(graph.url, 0), None, None, radius_nm=RADIUS_NM)
+    assert isinstance(measured.error, UnknownRoot)
+    assert "root_id not valid at timestamp" in measured.row["reason"]
 
 
 @pytest.mark.parametrize(
@@ -337,8 +361,12 @@ def test_a_table_that_is_not_there_and_an_info_that_is_none(
     graph: GraphServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Permanent, in one line; so is the lack of a token, which says for which server."""
-    with pytest.raises(CaveError, match="graph other: CAVE at http.* answered 404"):
-        Graph(graph.url.replace("table/t", "table/other"))
+    other = graph.url.replace("table/t", "table/other")
+    with pytest.raises(
+        CaveError, match=f"graph other: CAVE at .* answered 400: .*; there is no .* its name in {other}"
+    ):
+        Graph(other)
+    assert len(graph.asked) == 1
     graph.faults.append(Fault("info", 200, "not an info"))
     with pytest.raises(SegmentationError, match="its info is not that of a graph"):
         Graph(graph.url)

@@ -5,14 +5,12 @@ Importing this module imports caveclient, which takes a second.
 
 import difflib
 import logging
-import os
 import re
 import threading
 from collections.abc import Iterable
 from typing import Any
 
 import requests
-from caveclient.auth import AuthClient, default_token_file, deprecated_token_files, server_token_filename
 from caveclient.frameworkclient import CAVEclientFull, CAVEclientGlobal
 from caveclient.infoservice import InfoServiceClient
 from caveclient.materializationengine import MaterializationClient
@@ -20,52 +18,13 @@ from requests.adapters import HTTPAdapter
 
 from somatic.cave.calls import Patience, RateLimiter, call, limiter_for
 from somatic.cave.counting import count_request
-from somatic.cave.errors import TOKEN_VARIABLE, CaveNotFound, how_to_set_a_token
+from somatic.cave.errors import CaveNotFound
+from somatic.cave.tokens import TokenAuth, allow_named_hosts, find_token, graph_address, is_loopback
 from somatic.dataset import CaveSource
-from somatic.errors import CaveError, CaveTokenError
+from somatic.errors import CaveError
 
 _TRUNCATED = re.compile(r'201 - "Limited query to \d+ rows')
 _MATERIALIZATION_API = 3
-
-
-def find_token(server: str) -> str:
-    """Token for a CAVE server: CAVE_TOKEN of the environment, else the files that caveclient knows.
-
-    Raises
-    ------
-    CaveTokenError
-        There is none, or it cannot be one; says where it was looked for.
-    """
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    origin = f"the environment variable {TOKEN_VARIABLE}"
-    if not token:
-        token, origin = _token_of_files(server)
-    # requests would quote a token with such characters in its error.
-    if not re.fullmatch(r"[!-~]+", token):
-        raise CaveTokenError(f"{origin} holds something that cannot be a token of CAVE; {how_to_set_a_token(server)}")
-    return token
-
-
-def _token_of_files(server: str) -> tuple[str, str]:
-    files = ", ".join([_short(server_token_filename(server)), default_token_file, *deprecated_token_files])
-    try:
-        token = AuthClient(server_address=server).token
-    except (OSError, ValueError, AttributeError) as error:
-        problem = f"{type(error).__name__}"
-        raise CaveTokenError(
-            f"a token file of CAVE cannot be read ({problem}; it must be JSON with the key token); one of {files}"
-        ) from None
-    if not isinstance(token, str) or not token.strip():
-        raise CaveTokenError(
-            f"no token for CAVE at {server}: neither {TOKEN_VARIABLE} is set nor is there one in {files}; "
-            f"{how_to_set_a_token(server)}"
-        )
-    return token.strip(), "a token file of CAVE"
-
-
-def _short(path: str) -> str:
-    home = os.path.expanduser("~")  # noqa: PTH111 -- caveclient builds its path the same way
-    return path.replace(home, "~", 1) if path.startswith(home) else path
 
 
 class PatientAdapter(HTTPAdapter):
@@ -85,6 +44,9 @@ class PatientAdapter(HTTPAdapter):
         count_request(request.url or "")
         answer_s = self._patience.query_s if request.method == "POST" else self._patience.answer_s
         kwargs["timeout"] = kwargs.get("timeout") or (self._patience.connect_s, answer_s)
+        if is_loopback(request.url or ""):
+            # Without TLS a proxy of the environment would read the token.
+            kwargs["proxies"] = {}
         return super().send(request, *args, **kwargs)
 
 
@@ -110,10 +72,12 @@ class _Connection:
 
     _info: _Info | None
 
-    def __init__(self, *, patience: Patience, limiter: RateLimiter, **options: Any):
+    def __init__(self, *, server_address: str, patience: Patience, limiter: RateLimiter, **options: Any):
         self.patience = patience
         self.limiter = limiter
         self._last = threading.local()
+        self._token_auth = TokenAuth(server_address)
+        options |= {"server_address": server_address, "auth_token": find_token(server_address)}
         super().__init__(**options)
 
     @property
@@ -133,10 +97,14 @@ class _Connection:
         return getattr(self._last, "truncated", False)
 
     def watch(self, session: requests.Session) -> None:
-        """Put time-outs and rate limit under a session, and look at each answer before caveclient does."""
+        """Bound a session in time and rate, guard its token, and look at each answer before caveclient does."""
         adapter = PatientAdapter(self.patience, self.limiter)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
+        # caveclient sends the token as a header and as a cookie, wherever a request goes.
+        session.headers.pop("Authorization", None)
+        session.cookies.clear()
+        session.auth = self._token_auth
         session.hooks["response"].append(self._look)
 
     def _look(self, response: requests.Response, **_: Any) -> None:
@@ -154,6 +122,12 @@ class Client(_Connection, CAVEclientFull):
     """A CAVEclient of one datastack, with its info and materialization services ready for several threads."""
 
     _materialize: _Materialization | None
+
+    @property
+    def named_servers(self) -> list[str]:
+        """Servers that the info names for the datastack: of its tables, and of its graph where it has one."""
+        graph = graph_address(self.info.get_datastack_info().get("segmentation_source") or "")
+        return [self.local_server, *([graph] if graph else [])]
 
     @property
     def materialize(self) -> _Materialization:
@@ -209,16 +183,15 @@ def connect(cave: CaveSource, patience: Patience | None = None, limiter: RateLim
         client = Client(
             datastack_name=cave.datastack,
             server_address=server,
-            auth_token=find_token(server),
             patience=patience,
             limiter=limiter,
         )
+        allow_named_hosts(server, client.named_servers)
         _ = client.materialize  # sub-clients are made on first use, which must not happen in two threads
         return client
 
     def list_datastacks() -> list[str]:
-        token = find_token(server)
-        everything = _GlobalClient(server_address=server, auth_token=token, patience=patience, limiter=limiter)
+        everything = _GlobalClient(server_address=server, patience=patience, limiter=limiter)
         return everything.info.get_datastacks()
 
     try:

@@ -1,23 +1,28 @@
 """What a failed request to CAVE means: which of our errors it is, and one line for a person.
 
-CAVE's materialization service wraps most failures, other people's 404 and 429 included, into a 500 whose JSON
+CAVE's materialization service wraps most failures, 401, 404 and 429 of other services included, into a 500 whose JSON
 `message` says what happened, so the message decides and not the status alone.
 """
 
 import json
-import os
 import re
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from somatic.cave.tokens import TOKEN_VARIABLE, how_to_set_a_token, token_origin
 from somatic.errors import CaveError, CaveTokenError, CaveUnavailable, SomaticError, one_line, typed_line
 
-TOKEN_VARIABLE = "CAVE_TOKEN"
 LONGEST_RETRY_AFTER_S = 300.0
 
 _BUSY = re.compile(r"429 Too Many|Too Many Requests", re.IGNORECASE)
-_NOT_FOUND = re.compile(r"404 Not Found|no valid parent|No row was found")
+_NOT_FOUND = re.compile(r"404 (?:Not Found|Client Error)|no valid parent|No row was found")
+_NO_DATABASE = re.compile(r'database "[^"]*" does not exist|Execution failed on sql .*does not exist', re.DOTALL)
+_UNREADABLE = re.compile(r"\b40[13] (?:Unauthorized|Forbidden|Client Error)\b:? *(?:Unauthorized: *)?", re.IGNORECASE)
+_UNKNOWN_NAME = re.compile(r"invalid_table_id|Invalid table_id")
+# A graph that is served up to a moment refuses root ids of later ones with 401.
+_OF_ANOTHER_TIME = re.compile(r"not valid at timestamp")
+_SQL = re.compile(r"(Execution failed on sql) '.*'(?=:)", re.DOTALL)
 _PERMANENT = re.compile(r"must be less than|not in model|not found in")
 _TRANSIENT_STATUS = frozenset({408, 425})
 
@@ -37,7 +42,7 @@ class CaveBusy(CaveUnavailable):
 
 
 class CaveNotFound(CaveError):
-    """CAVE does not know the datastack, version, table or view that was asked for."""
+    """CAVE does not have the datastack, graph, version, table or view that was requested, or has it no more."""
 
 
 def translated(error: Exception, what: str, server: str) -> SomaticError:
@@ -77,16 +82,10 @@ def translated(error: Exception, what: str, server: str) -> SomaticError:
     return CaveUnavailable(f"{what}: the answer of CAVE at {host} cannot be read ({problem}); try again later")
 
 
-def how_to_set_a_token(server: str) -> str:
-    """Where a token comes from and where it belongs, for one server."""
-    return (
-        f"get one at {server}/sticky_auth/settings/tokens and set the environment variable {TOKEN_VARIABLE}, "
-        f'or write {{"token": "..."}} into ~/.cloudvolume/secrets/{urlsplit(server).netloc}-cave-secret.json'
-    )
-
-
 def _from_response(response: requests.Response, what: str, server: str) -> SomaticError:
-    status, message, host = response.status_code, _message(response), _host(response.url)
+    status, said, host = response.status_code, _said(response), _host(response.url)
+    # The reason stands behind the SQL, which may be longer than any line.
+    message = one_line(_SQL.sub(r"\1 ...", said))
     answered = f"{what}: CAVE at {host} answered {status}" + (f": {message}" if message else "")
     if response.is_redirect:
         target = urlsplit(urljoin(response.url, response.headers["Location"]))
@@ -94,19 +93,31 @@ def _from_response(response: requests.Response, what: str, server: str) -> Somat
             f"{what}: CAVE at {host} sends to {target.scheme}://{target.netloc}{target.path}; if that is a login page "
             f"it wants another token: {how_to_set_a_token(server)}; else write that address as the server"
         )
+    if status == requests.codes.unauthorized and _OF_ANOTHER_TIME.search(said):
+        return CaveNotFound(answered)
     if status == requests.codes.unauthorized:
-        origin = TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else "the token file"
         return CaveTokenError(
-            f"{what}: CAVE at {host} does not accept the token of {origin} (401 {message}); "
+            f"{what}: CAVE at {host} does not accept the token of {token_origin(server)} (401 {message}); "
             f"{how_to_set_a_token(server)}"
         )
     if status == requests.codes.forbidden:
         return CaveTokenError(_refused(response, what, host, message))
-    if status == requests.codes.too_many_requests or (status >= 500 and _BUSY.search(message)):
+    failed = status >= requests.codes.server_error
+    if status == requests.codes.too_many_requests or (failed and _BUSY.search(said)):
         return CaveBusy(f"{answered}; the rate limit is reached, try again later", _retry_after(response))
-    if status == requests.codes.not_found or (status >= 500 and _NOT_FOUND.search(message)):
+    if failed and (refusal := _UNREADABLE.search(said)):
+        why = one_line(said[refusal.end() :])
+        return CaveTokenError(
+            f"{what}: CAVE at {host} does not let this token read it ({why}); ask the owner of the table for access, "
+            f"or set the token of an account that has it as {TOKEN_VARIABLE}"
+        )
+    if status in (requests.codes.not_found, requests.codes.gone):
         return CaveNotFound(answered)
-    if status in _TRANSIENT_STATUS or (status >= 500 and not _PERMANENT.search(message)):
+    if status == requests.codes.bad_request and _UNKNOWN_NAME.search(said):
+        return CaveNotFound(answered)
+    if failed and (_NOT_FOUND.search(said) or _NO_DATABASE.search(said)):
+        return CaveNotFound(answered)
+    if status in _TRANSIENT_STATUS or (failed and not _PERMANENT.search(said)):
         return CaveUnavailable(f"{answered}; try again later")
     return CaveError(answered)
 
@@ -130,8 +141,8 @@ def _body(response: requests.Response) -> object:
         return None
 
 
-def _message(response: requests.Response) -> str:
-    """What the server says in its answer, on one line, without the token."""
+def _said(response: requests.Response) -> str:
+    """What the server says in its answer, without the token."""
     said = _body(response)
     if isinstance(said, dict):
         words = [said[key] for key in ("error", "message") if isinstance(said.get(key), str)]
@@ -139,12 +150,13 @@ def _message(response: requests.Response) -> str:
     elif isinstance(said, str):
         text = said
     else:
-        text = str(response.reason or "")
+        plain = response.text.strip()
+        text = plain if plain and "<" not in plain else str(response.reason or "")
     authorization = str(response.request.headers.get("Authorization") or "")
     token = authorization.removeprefix("Bearer ")
     if token:
         text = text.replace(token, "(the token)")
-    return one_line(text)
+    return text
 
 
 def _reason(error: Exception) -> str:

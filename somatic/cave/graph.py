@@ -5,7 +5,7 @@ Importing this module imports caveclient, which takes a second.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import requests
 
 from somatic.cave.calls import Patience, RateLimiter, call, limiter_for
-from somatic.cave.client import PatientAdapter, find_token
+from somatic.cave.client import PatientAdapter
 from somatic.cave.errors import CaveNotFound
-from somatic.errors import SegmentationError, UnknownRoot
+from somatic.cave.tokens import TokenAuth, check_host
+from somatic.errors import CaveError, SegmentationError, UnknownRoot
 from somatic.geometry.box import Box
 
 # As cloud-volume reads them: the table's address of today, and those of older servers.
@@ -32,7 +33,7 @@ class Graph:
     """A chunked graph and its watershed. May be used by several threads.
 
     It holds the token: open it where it is needed, it can be neither pickled nor sent. The token goes to the server of
-    the graph alone, never to where the watershed lies.
+    the graph alone, where that may have it (`somatic.cave.tokens`), never to where the watershed is stored.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ class Graph:
     SegmentationError
         Not the URL of a graph, or its info does not say what is needed.
     CaveTokenError
-        No token, one that the server does not know, or one without the permission.
+        No token, one that the server does not know, one without the permission, or one that must not be sent there.
     CaveError
         There is no such graph.
     CaveUnavailable
@@ -88,8 +89,12 @@ class Graph:
         self._server = (cave_server or found["server"]).rstrip("/")
         self._patience = patience or Patience()
         self._limiter = limiter or limiter_for(self._server)
-        self._session = _session(find_token(self._server), self._patience, self._limiter)
-        info = self._ask(self._what, self._info, self._patience.give_up_s)
+        self._session = _session(TokenAuth(self._server), self._patience, self._limiter)
+        check_host(self._host, self._server)
+        try:
+            info = self._ask(self._what, self._info, self._patience.give_up_s)
+        except CaveNotFound as error:
+            raise CaveError(f"{error}; there is no such graph: check its name in {url}") from None
         try:
             graph = info["graph"]
             scale = info["scales"][int(graph.get("cv_mip", 0))]
@@ -142,19 +147,31 @@ class Graph:
 
         what = f"root id {root_id} of {self._what}"
         try:
-            return self._ask(what, ask)
+            leaves = self._ask(what, ask)
         except CaveNotFound as error:
             raise UnknownRoot(str(error)) from None
+        if not leaves.size and not self._has_root(int(root_id), what):
+            raise UnknownRoot(f"{what}: the graph has no such root id, and never had")
+        return leaves
+
+    def _has_root(self, root_id: int, what: str) -> bool:
+        """Whether a root id is or was one; a graph answers that an unknown one has no leaves, like one elsewhere."""
+
+        def ask() -> bool:
+            return bool(self._post(f"{self._api}/root_timestamps", {"node_ids": [root_id]}, None).json()["timestamp"])
+
+        try:
+            return self._ask(what, ask)
+        except CaveNotFound:
+            return True  # a server that is too old to say
 
     def roots_of(self, supervoxel_ids: npt.ArrayLike, timestamp: datetime | None = None) -> np.ndarray:
-        """Root ids of supervoxels at a moment (UTC; now when left out), (n,) uint64; 0 of 0.
+        """Root ids of supervoxels at a moment (UTC; now when left out), (n,) uint64; 0 of 0 and of unknown ones.
 
         Raises
         ------
-        CaveError
-            The graph does not know one of them.
-        CaveUnavailable
-            The server did not answer.
+        CaveError, CaveUnavailable
+            The server refused, or did not answer.
         """
         supervoxels = np.asarray(supervoxel_ids, dtype=np.uint64)
         known = supervoxels != 0
@@ -167,10 +184,12 @@ class Graph:
                 return _as_many(found, int(np.count_nonzero(known)))
 
             roots[known] = self._ask(f"roots of {self._what}", ask)
+        # Where a graph knows not one of them, it sends them back as they are.
+        roots[roots == supervoxels] = 0
         return roots
 
     def latest(self, root_ids: npt.ArrayLike, timestamp: datetime | None = None) -> np.ndarray:
-        """Whether root ids were root ids at a moment (UTC; now when left out), (n,) bool.
+        """Whether root ids were root ids at a moment (UTC; now when left out), (n,) bool; not for unknown ones.
 
         Raises
         ------
@@ -180,9 +199,12 @@ class Graph:
         roots = np.asarray(root_ids, dtype=np.uint64).tolist()
         if not roots:
             return np.empty(0, dtype=bool)
+        # A graph keeps edits by the millisecond. Those of the moment's own count for the roots of supervoxels, and so
+        # in the tables of a version, but here only those before it.
+        until = timestamp and timestamp + timedelta(microseconds=-timestamp.microsecond % 1000)
 
         def ask() -> np.ndarray:
-            answer = self._post(f"{self._api}/is_latest_roots", {"node_ids": roots}, timestamp).json()
+            answer = self._post(f"{self._api}/is_latest_roots", {"node_ids": roots}, until).json()
             return _as_many(np.array(answer["is_latest"], dtype=bool), len(roots))
 
         return self._ask(f"root ids of {self._what}", ask)
@@ -214,18 +236,13 @@ class Graph:
         return _good(self._session.post(address, allow_redirects=False, **how))
 
 
-def _session(token: str, patience: Patience, limiter: RateLimiter) -> requests.Session:
+def _session(auth: TokenAuth, patience: Patience, limiter: RateLimiter) -> requests.Session:
     session = requests.Session()
     adapter = PatientAdapter(patience, limiter)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-
-    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
     # As a header of the session it would give way to what ~/.netrc has for the host.
-    session.auth = authorize
+    session.auth = auth
     return session
 
 

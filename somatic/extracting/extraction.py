@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from somatic.cave.tokens import check_host, graph_address, where_the_token_goes
 from somatic.cell import Cell, cell_box
 from somatic.check import check_segmentation
 from somatic.cutout import Segmentation
@@ -101,6 +102,9 @@ class Extraction:
         """
         source = open_source(dataset, version)
         url = open_segmentation_url(dataset, source)
+        graph = graph_address(url)
+        if graph and dataset.cave:
+            check_host(graph, dataset.cave.server)
         extraction = cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
         return extraction.on(base) if base else extraction
 
@@ -117,6 +121,12 @@ class Extraction:
     def title(self) -> str:
         """What a person calls it."""
         return f"{self.dataset.name} v{self.version}"
+
+    @property
+    def token_note(self) -> str | None:
+        """One line about the hosts that the token of CAVE goes to; None where no token is needed."""
+        server = self.dataset.cave.server if self.dataset.cave else graph_address(self.segmentation_url)
+        return where_the_token_goes(server) if server else None
 
     @property
     def radius_nm(self) -> float:

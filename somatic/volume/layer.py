@@ -13,6 +13,8 @@ from cloudvolume.paths import extract
 from somatic.errors import SegmentationError, SegmentationUnavailable, typed_line
 from somatic.volume.transport import bound_http
 
+_PROTOCOLS = ("file", "gs", "s3", "http", "https")
+
 
 def open_layer(url: str, mip: int = 0) -> CloudVolume:
     """Open a Precomputed layer for reading; public buckets without credentials.
@@ -57,6 +59,8 @@ def read_error(url: str, error: Exception) -> SegmentationUnavailable:
 
 def _is_precomputed(url: str) -> bool:
     try:
-        return extract(url).format == "precomputed"
+        path = extract(url)
+        # Of others, such as middleauth+https, cloud-files would look up a token of this machine and send it there.
+        return path.format == "precomputed" and path.protocol in _PROTOCOLS
     except UnsupportedProtocolError:
         return False

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 
 import tqdm
 
+from somatic.cave.tokens import TOKEN_VARIABLE
 from somatic.cell import Cell
 from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped, UnexpectedError, typed_line
 from somatic.geometry.compiled import has_machine_code
@@ -107,8 +108,10 @@ class _Measuring:
         self._stop = stop
         context = _fork_server(inputs.definitions)
         self._results, sender = context.Pipe(duplex=False)
-        # The fork server keeps the environment that it was started with; credentials may have been set since.
-        arguments = (cells, inputs, dict(os.environ), sender)
+        # The fork server keeps the environment that it was started with; credentials may have been set since. What
+        # decodes files of strangers has no use for the token of CAVE.
+        environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+        arguments = (cells, inputs, environment, sender)
         self._process: BaseProcess = context.Process(target=_measure, args=arguments, daemon=True)
         try:
             self._process.start()
