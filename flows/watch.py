@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from flows.deployed import UNFINISHED, how_it_ended, settles_in, start_run, start_run_again
 from flows.extract import extract
 from flows.listening import present_listener
+from somatic.cave.tokens import where_the_token_goes
 from somatic.dataset import Dataset, load_dataset
 from somatic.errors import IncompleteExtraction, PermanentError
 from somatic.extracting.extraction import Extraction
@@ -71,6 +72,10 @@ def watch(
     name, results, configs = described.name, open_results(described, to), config_hashes(described)
     listener.on_step("asking for the versions")
     known = query_versions(name, described)
+    assert described.cave is not None  # else there would be no versions
+    remark = where_the_token_goes(described.cave.server)
+    log.info(remark)
+    listener.on_remark(remark)
     listener.on_step("reading what is stored")
     sets = [found for found in result_sets(results) if found.config in configs]
     runs = [run for run in load_runs(results) if run.config in configs]
@@ -112,8 +117,11 @@ def watch(
 
 
 def _expiring(name: str, missing: list[Standing], within: timedelta) -> Iterator[str]:
+    now = datetime.now(UTC)
     for version in (standing.version for standing in missing):
-        if version.expires and version.expires - datetime.now(UTC) < within:
+        if note := version.expiry_note(name, now):
+            yield note
+        elif version.expires and version.expires - now < within:
             yield (
                 f"{name} v{version.number} expires on {version.expires:%Y-%m-%d %H:%M} UTC; "
                 "what is not measured by then cannot be any more"

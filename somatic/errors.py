@@ -52,6 +52,10 @@ class CaveUnavailable(TransientError):
     """CAVE did not answer, or answered that something went wrong on its side."""
 
 
+class VersionNotReady(TransientError):
+    """CAVE is still making a version, which takes it hours."""
+
+
 class SegmentationError(PermanentError):
     """A segmentation that cannot be read as asked: no such layer, no such mip, another version."""
 

@@ -22,9 +22,11 @@ from somatic.protocols import protocol_of
 from somatic.storage.faults import is_fault_of_a_place, is_passing
 from somatic.table_places import open_table
 from somatic.tables import (
+    OTHER_IDS,
     Nuclei,
     Resolution,
     Synapses,
+    check_own_ids,
     no_such_column,
     nuclei_from_raw,
     position_columns,
@@ -64,8 +66,11 @@ class FileTables:
         Files do not say when they were true.
     nucleus_segmentation : str or None
         URL of the nucleus layer.
+    notes : tuple of str
+        As for `somatic.cave.tables.CaveTables`; files have none.
     """
 
+    notes: tuple[str, ...] = ()
     timestamp: datetime | None = None
 
     def __init__(self, files: FileSource) -> None:
@@ -89,7 +94,8 @@ class FileTables:
             The file is not there, cannot be read, or is not a table of nuclei.
         """
         place = self._files.nuclei
-        raw = read_columns(place, ids=["id", "pt_root_id"], positions=["pt_position"])
+        raw = read_columns(place, ids=["id", "pt_root_id"], positions=["pt_position"], optional_ids=OTHER_IDS)
+        check_own_ids(raw, _shown(place))
         return nuclei_from_raw(raw, resolution_nm=self._files.resolution_nm, where=_shown(place))
 
     def synapses(self, root_ids: npt.ArrayLike, lower_nm: npt.ArrayLike, upper_nm: npt.ArrayLike) -> Synapses | None:
@@ -138,8 +144,7 @@ class FileTables:
         raw = read_columns(
             place,
             ids=["id", "pre_pt_root_id", "post_pt_root_id"],
-            positions=["ctr_pt_position"],
-            optional_positions=["post_pt_position"],
+            any_positions=["ctr_pt_position", "post_pt_position"],
             optional_numbers=["size"],
         )
         if raw.empty:
@@ -152,8 +157,9 @@ def read_columns(
     place: str,
     *,
     ids: Sequence[str],
-    positions: Sequence[str],
-    optional_positions: Sequence[str] = (),
+    positions: Sequence[str] = (),
+    any_positions: Sequence[str] = (),
+    optional_ids: Sequence[str] = (),
     optional_numbers: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read some columns of a CSV, Parquet or Feather file, and no others.
@@ -164,8 +170,11 @@ def read_columns(
         Path, or URL of a protocol in `somatic.protocols.READABLE`, that ends in .csv, .csv.gz, .parquet or .feather.
     ids : sequence of str
         Columns of ids, read without passing through floats.
-    positions, optional_positions : sequence of str
-        Positions, each one column of (x, y, z), as lists or as text, or three columns `<position>_x`, `_y`, `_z`.
+    positions, any_positions : sequence of str
+        Positions, each one column of (x, y, z), as lists or as text, or three columns `<position>_x`, `_y`, `_z`; all
+        of the former, and of the latter at least one.
+    optional_ids : sequence of str
+        Columns of ids that the file may lack, or have with something else in it, which is not read then.
     optional_numbers : sequence of str
         Columns of numbers that the file may lack.
 
@@ -189,18 +198,27 @@ def read_columns(
     for column in ids:
         if column not in names:
             raise no_such_column(column, names, where)
-    for position in (*positions, *optional_positions):
+    if any_positions and not any(position_columns(names, position) for position in any_positions):
+        raise no_such_column(" or ".join(any_positions), names, where)
+    for position in (*positions, *any_positions):
         columns = position_columns(names, position)
         if not columns and position in positions:
             raise no_such_column(f"{position}, nor {position}_x, {position}_y, {position}_z", names, where)
         wanted += columns
-    wanted += [column for column in optional_numbers if column in names]
+    maybe_ids = [column for column in optional_ids if column in names]
+    wanted += [*maybe_ids, *(column for column in optional_numbers if column in names)]
     with _open(place, kind) as file:
         table = _read(file, kind, wanted, ids, optional_numbers)
     if kind == "csv":
         for column in ids:
             table = _replace(table, column, {column: _ids_from_text(table[column], column, where)})
-    for position in (*positions, *optional_positions):
+    for column in maybe_ids:
+        try:
+            found = _ids_from_text(table[column], column, where) if kind == "csv" else table[column]
+        except DatasetError:
+            found = None
+        table = _replace(table, column, {} if found is None else {column: found})
+    for position in (*positions, *any_positions):
         if position in table.column_names:
             table = _replace(table, position, _split(table[position], position, where))
     return table.to_pandas(types_mapper=_INTEGERS.get, ignore_metadata=True, split_blocks=True, self_destruct=True)

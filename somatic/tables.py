@@ -13,6 +13,9 @@ from somatic.errors import DatasetError, NoSuchColumn, quoted
 Ids = npt.NDArray[np.int64]
 Resolution = tuple[float, float, float]
 
+OTHER_IDS = ("target_id", "id_ref")
+"""Columns in which a reference table of CAVE says to which row of another table each of its rows refers."""
+
 _AXES = ("x", "y", "z")
 _LARGEST_ID = 2**63 - 1
 _EXACT_IN_FLOAT = 2**53
@@ -104,15 +107,37 @@ def nuclei_from_raw(
     return Nuclei(frame, resolution)
 
 
+def check_own_ids(raw: pd.DataFrame, where: str) -> None:
+    """Check that the column `id` of a table of nuclei holds ids of nuclei, and not those of notes about nuclei.
+
+    Raises
+    ------
+    DatasetError
+        There is a column in which a reference table names the nucleus, and it holds other ids.
+    """
+    for column in OTHER_IDS:
+        if column not in raw or not pd.api.types.is_integer_dtype(raw[column].dtype):
+            continue
+        differs = (raw["id"] != raw[column]).fillna(False).to_numpy(dtype=bool)
+        if differs.any():
+            row = _first(differs)
+            own, other = raw["id"].iloc[row - 1], raw[column].iloc[row - 1]
+            raise DatasetError(
+                f"{where}: id is {own} and {column} is {other} in row {row}, as in a table that refers to another one, "
+                "so which of both is the nucleus is not known; use the table of the nuclei, or one whose id is theirs"
+            )
+
+
 def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], where: str) -> Synapses:
     """Check a table of synapses as CAVE or a file gives it, and bring it into our form.
 
     Parameters
     ----------
     raw : pandas.DataFrame
-        Columns `id`, `pre_pt_root_id`, `post_pt_root_id`, `ctr_pt_position` and, where there are such,
-        `post_pt_position` and `size`; a position is one column of (x, y, z) or three, `<position>_x`, `_y`, `_z`. A
-        row without post_pt_position takes ctr_pt_position. A table without rows is a valid answer.
+        Columns `id`, `pre_pt_root_id`, `post_pt_root_id`, `ctr_pt_position` or `post_pt_position` or both and, where
+        there is one, `size`; a position is one column of (x, y, z) or three, `<position>_x`, `_y`, `_z`. Where a table
+        lacks one of the two positions, or a row post_pt_position, the other is used in its place. A table without rows
+        is a valid answer.
     resolution_nm : (3,) float
         Size of a voxel of the positions.
     where : str
@@ -121,18 +146,19 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
     Raises
     ------
     DatasetError
-        The table lacks a column or a centre, names a synapse twice, or holds ids that are not exact integers.
+        The table lacks a column, a row its position, a synapse has two rows, or ids are not exact integers.
     """
     resolution = _resolution(resolution_nm, where)
     ids = _ids(raw, "id", where, may_miss=False)
     pre = _roots(raw, "pre_pt_root_id", where)
     post = _roots(raw, "post_pt_root_id", where)
-    centre = _positions(raw, "ctr_pt_position", resolution, where)
+    *others, point = synapse_points(raw.columns, where)
+    centre = _positions(raw, point, resolution, where)
     absent = np.flatnonzero(_without_position(centre))
     if absent.size:
-        raise DatasetError(f"{where}: ctr_pt_position is empty in row {absent[0] + 1}; every synapse needs one")
+        raise DatasetError(f"{where}: {point} is empty in row {absent[0] + 1}; every synapse needs one")
     target = centre
-    if position_columns(raw.columns, "post_pt_position"):
+    if others:
         target = _positions(raw, "post_pt_position", resolution, where)
         target = np.where(_without_position(target)[:, None], centre, target)
 
@@ -149,6 +175,20 @@ def synapses_from_raw(raw: pd.DataFrame, *, resolution_nm: Sequence[float], wher
             columns[f"{prefix}_{name}_vx"] = points[order, axis]
     columns["size"] = _sizes(raw, where)[order] if "size" in raw.columns else np.nan
     return Synapses(pd.DataFrame(columns), resolution)
+
+
+def synapse_points(columns: Sequence[str] | pd.Index, where: str) -> list[str]:
+    """Positions that a table of synapses has: post_pt_position, ctr_pt_position or both, in this order.
+
+    Raises
+    ------
+    DatasetError
+        It has neither; says which columns it has.
+    """
+    points = [point for point in ("post_pt_position", "ctr_pt_position") if position_columns(columns, point)]
+    if not points:
+        raise no_such_column("ctr_pt_position or post_pt_position", columns, where)
+    return points
 
 
 def position_columns(columns: Sequence[str] | pd.Index, position: str) -> list[str]:

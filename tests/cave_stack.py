@@ -67,6 +67,7 @@ def a_version(number: int, **changes: object) -> MaterializedVersion:
     reference = pd.DataFrame({"id": [71, 72, 73], "target_id": [5, 3, 4], "cell_type": ["a", "b", "c"]})
     synapses = synapse_frame()
     centre_only = synapses[[c for c in synapses if not c.startswith("post_pt_position")]]
+    post_only = synapses[[c for c in synapses if not c.startswith("ctr_pt_position")]]
     tables = {
         "nucleus_detection_v0": nuclei,
         "nucleus_ref": CaveTable(
@@ -76,6 +77,7 @@ def a_version(number: int, **changes: object) -> MaterializedVersion:
         "nucleus_no_root": replace(nuclei, frame=nucleus_frame().drop(columns="pt_root_id")),
         "synapses": CaveTable(synapses, SYNAPSE_NM, "synapse"),
         "synapses_centre_only": CaveTable(centre_only, SYNAPSE_NM, "synapse"),
+        "synapses_post_only": CaveTable(post_only, SYNAPSE_NM, "fly_synapse"),
     }
     version = MaterializedVersion(
         number,
@@ -101,9 +103,15 @@ DATASTACK = a_datastack(
     a_version(1300),
     a_version(1000, valid=False),
     a_version(943, is_merged=True, expires_on=datetime(2121, 11, 10, 7, 10, 0, 1)),
-    a_version(1400, expires_on=datetime(2020, 1, 1, 0, 0, 0, 1)),
-    a_version(1500, status="RUNNING"),
+    a_version(1500, valid=False, status="RUNNING"),
+    a_version(1600, valid="f", status="FAILED"),
 )
+
+
+def with_tables(**tables: CaveTable) -> Datastack:
+    """The datastack with one version, whose tables are these beside, or in place of, those of others."""
+    version = a_version(1300)
+    return a_datastack(replace(version, tables=version.tables | tables))
 
 
 def source(

@@ -285,6 +285,33 @@ def test_post_pt_decides(tmp_path: Path) -> None:
     assert made.resolution_nm == source.synapse_resolution_nm == (1000.0, 1000.0, 1000.0)
 
 
+@every_suffix
+def test_post_pt_alone(tmp_path: Path, suffix: str) -> None:
+    """A table without ctr_pt is used by post_pt; one without either names both."""
+    frame = synapse_frame().rename(columns=lambda name: name.replace("ctr_pt", "post_pt"))
+    source = tables("unused.csv", write(frame, tmp_path / f"synapses.{suffix}"), synapse_resolution_nm=[10, 10, 10])
+    made = source.synapses([5, 6], [1500, 0, 0], [2500, 0, 0])
+    assert made is not None
+    assert made.frame["synapse_id"].tolist() == [2, 3]
+    assert made.frame["ctr_x_vx"].tolist() == made.frame["post_x_vx"].tolist() == [200.0, 200.0]
+    bare = tables("unused.csv", write(frame.filter(like="id"), tmp_path / f"bare.{suffix}"))
+    with pytest.raises(DatasetError, match="no column ctr_pt_position or post_pt_position; the table has id, pre_pt"):
+        bare.synapses([5], [0, 0, 0], [1, 1, 1])
+
+
+@every_suffix
+@pytest.mark.parametrize("column", ["target_id", "id_ref"])
+def test_nuclei_saved_from_a_reference_table(tmp_path: Path, suffix: str, column: str) -> None:
+    """Where another column says which nucleus a row means, the ids are not the nuclei's; equal ones, or words, are."""
+    largest = 2**63 - 1
+    frame = nuclei_frame().assign(id=[largest - 1, 1])
+    said = refusal(write(frame.assign(**{column: [largest, 1]}), tmp_path / f"notes.{suffix}"))
+    assert f"id is {largest - 1} and {column} is {largest} in row 1, as in a table that refers to another" in said
+    for n, others in enumerate(([largest - 1, 1], pd.array([None, 1], dtype="Int64"), ["left", "right"])):
+        same = tables(write(frame.assign(**{column: others}), tmp_path / f"nuclei-{n}.{suffix}"))
+        assert same.nuclei().frame["nucleus_id"].tolist() == [1, largest - 1]
+
+
 @one_folder
 @given(
     rows=st.lists(st.tuples(st.integers(2, 9), st.integers(2, 9), st.integers(-9, 9)), min_size=1, max_size=40),

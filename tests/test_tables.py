@@ -268,12 +268,22 @@ def test_synapses_without_post_pt_take_their_centre() -> None:
     assert some[["ctr_x_vx", "ctr_y_vx", "ctr_z_vx"]].to_numpy().tolist() == [[7, 8, 9], [1, 2, 3]]
 
 
+def test_synapses_without_ctr_pt_take_their_post_pt() -> None:
+    """FlyWire's tables have no ctr_pt: post_pt serves for both."""
+    renamed = synapse_frame().rename(columns=lambda name: name.replace("ctr_pt", "post_pt"))
+    for prefix in ("ctr", "post"):
+        points = synapses(renamed)[[f"{prefix}_{axis}_vx" for axis in "xyz"]]
+        assert points.to_numpy().tolist() == [[7, 8, 9], [1, 2, 3]]
+    renamed["post_pt_position_x"] = [1, np.nan, 7]
+    assert "post_pt_position is empty in row 2" in refusal(synapses, renamed)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"id": [1, 2, 1]}, ["id 1", "2 rows"]),
         ({"ctr_pt_position_z": [3, 6, np.nan]}, ["ctr_pt_position", "row 3"]),
-        ({"ctr_pt_position_z": None}, ["no column ctr_pt_position"]),
+        ({"ctr_pt_position_z": None}, ["no column ctr_pt_position or post_pt_position"]),
         ({"pre_pt_root_id": None}, ["no column pre_pt_root_id"]),
         ({"post_pt_root_id": [7.0, float(ROOT), 7.0]}, ["post_pt_root_id", "row 2", "Int64"]),
     ],

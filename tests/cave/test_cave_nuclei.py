@@ -81,20 +81,6 @@ def test_only_needed_columns_are_sent(server: CaveServer) -> None:
     assert {"id", "size", *points, *(f"{side}_pt_root_id" for side in ("pre", "post"))} in columns
 
 
-@pytest.mark.parametrize("cap", [2, 500])
-def test_nuclei_of_a_reference_table(cap: int) -> None:
-    """A table that refers to another has its own ids, with root and position of the other, in the other's voxels."""
-    with CaveServer(DATASTACK, token=TOKEN, row_cap=cap) as server:
-        tables = opened(server, table="nucleus_ref")
-        nuclei = tables.nuclei()
-        assert tables.nucleus_segmentation == "precomputed://file:///nuclei"
-    other = nucleus_frame().set_index("id").loc[[5, 3, 4]]
-    assert nuclei.frame["nucleus_id"].tolist() == [71, 72, 73]
-    assert nuclei.frame["root_id"].tolist() == other["pt_root_id"].tolist()
-    assert nuclei.frame["x_vx"].tolist() == other["pt_position_x"].tolist()
-    assert nuclei.resolution_nm == NUCLEUS_NM
-
-
 def test_row_without_an_id_is_not_lost_silently() -> None:
     """A row without an id, which no id range finds, stops the reading."""
     frame = lookup_frame()

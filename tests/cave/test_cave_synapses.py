@@ -1,18 +1,39 @@
 """Synapses as `somatic.cave.tables` reads them from a CAVE server."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from cave_stack import BIG, DATASTACK, N_SYNAPSES, SYNAPSE_NM, TOKEN, opened, synapse_frame, synapses_by_hand
+from cave_stack import (
+    BIG,
+    DATASTACK,
+    N_SYNAPSES,
+    SYNAPSE_NM,
+    TOKEN,
+    opened,
+    synapse_frame,
+    synapses_by_hand,
+    with_tables,
+)
 
-from sandbox.cave.server import CaveServer
+from sandbox.cave.server import CaveServer, CaveTable
 from somatic.errors import DatasetError
 
 
 @pytest.mark.parametrize("version", [943, 1300])
-@pytest.mark.parametrize(("table", "point"), [("synapses", "post_pt"), ("synapses_centre_only", "ctr_pt")])
+@pytest.mark.parametrize(
+    ("table", "point", "centre"),
+    [
+        ("synapses", "post_pt", "ctr_pt"),
+        ("synapses_centre_only", "ctr_pt", "ctr_pt"),
+        ("synapses_post_only", "post_pt", "post_pt"),
+    ],
+)
 @pytest.mark.parametrize("cap", [30, 500_000])
-def test_synapses_in_a_box(version: int, table: str, point: str, cap: int) -> None:
-    """All synapses of the roots in the box come, at their own table's voxel size, and none two voxels outside of it."""
+def test_synapses_in_a_box(version: int, table: str, point: str, centre: str, cap: int) -> None:
+    """All synapses of the roots in the box come, at their own table's voxel size, and none two voxels outside of it.
+
+    Where a table has one of the two points only, as FlyWire's, it stands for both.
+    """
     lower_nm, upper_nm = np.array([970.0, 0.0, 4500.0]), np.array([3000.0, 2910.0, 15000.0])
     roots = [BIG, BIG + 6]
     with CaveServer(DATASTACK, token=TOKEN, row_cap=cap) as server:
@@ -30,7 +51,7 @@ def test_synapses_in_a_box(version: int, table: str, point: str, cap: int) -> No
     assert (found["pre_root_id"] == truth["pre_pt_root_id"]).all()
     assert (found["post_root_id"] == truth["post_pt_root_id"]).all()
     for axis in "xyz":
-        assert (found[f"ctr_{axis}_vx"] == truth[f"ctr_pt_position_{axis}"]).all()
+        assert (found[f"ctr_{axis}_vx"] == truth[f"{centre}_position_{axis}"]).all()
         assert (found[f"post_{axis}_vx"] == truth[f"{point}_position_{axis}"]).all()
 
 
@@ -94,3 +115,31 @@ def test_synapse_table_that_is_none(server: CaveServer) -> None:
     """A table without the columns of synapses says which are missing and which it has."""
     with pytest.raises(DatasetError, match="no column pre_pt_root_id; the table has id, "):
         opened(server, synapses="nucleus_detection_v0").synapses([BIG], [0, 0, 0], [1, 1, 1])
+
+
+def test_synapse_table_without_points() -> None:
+    """Neither ctr_pt nor post_pt: both are named."""
+    frame = synapse_frame().filter(regex="^(?!ctr_|post_pt_pos)")
+    with (
+        CaveServer(with_tables(bare=CaveTable(frame, SYNAPSE_NM, "synapse")), token=TOKEN) as server,
+        pytest.raises(DatasetError, match="no column ctr_pt_position or post_pt_position; the table has id, "),
+    ):
+        opened(server, synapses="bare").synapses([BIG], [0, 0, 0], [1, 1, 1])
+
+
+def test_notes_on_synapses() -> None:
+    """A table that only refers to synapses names the table to use; one that has all columns of its own is used."""
+    notes = pd.DataFrame({"id": [1, 2], "target_id": synapse_frame()["id"][:2], "tag": "spine"})
+    own = synapse_frame().assign(target_id=synapse_frame()["id"].to_numpy()[::-1])
+    reference = {"schema_type": "synapse_reference", "reference_table": "synapses", "resolution_nm": SYNAPSE_NM}
+    stack = with_tables(notes=CaveTable(frame=notes, **reference), own=CaveTable(frame=own, **reference))
+    everywhere = [-100, -100, -100], [1e5, 1e5, 1e5]
+    with CaveServer(stack, token=TOKEN) as server:
+        with pytest.raises(DatasetError, match='it only refers to synapses; write synapses = "synapses"') as caught:
+            opened(server, synapses="notes").synapses([BIG], *everywhere)
+        assert "\n" not in str(caught.value)
+        found, truth = (opened(server, synapses=name).synapses([BIG], *everywhere) for name in ("own", "synapses"))
+        assert found is not None
+        assert truth is not None
+        pd.testing.assert_frame_equal(found.frame, truth.frame)
+        assert [request.status for request in server.requests].count(500) == 0

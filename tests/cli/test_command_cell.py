@@ -1,13 +1,18 @@
 """`somatic cell`."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import trimesh
-from command_line import Run, start
+from command_line import TOKEN, Run, start
 
+from sandbox.cave.server import CaveServer, CaveTable
+from sandbox.lab import NUCLEI_TABLE, datastack
 from sandbox.phantom.scene import Scene
 from somatic.features import COLUMNS, columns_of
 
@@ -88,6 +93,43 @@ def test_json_and_mesh_files(run: Run, files_toml: Path, cell_id: int) -> None:
         assert mesh.volume / 1e9 == pytest.approx(row["soma_volume_um"], rel=1e-5)
         centre_nm = [row[f"soma_center_{axis}_nm"] for axis in "xyz"]
         assert mesh.center_mass == pytest.approx(np.array(centre_nm), abs=1)
+
+
+@pytest.fixture(scope="module")
+def notes_toml(scene: Scene, cave_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The scene behind CAVE, its nuclei by way of notes on them whose own ids are those of the other nucleus."""
+    stack, targets = datastack(scene), [nucleus.nucleus_id for nucleus in scene.truth.values() if nucleus.roots[1]]
+    notes = pd.DataFrame({"id": targets[::-1], "target_id": targets, "cell_type": "neuron"})
+    reference = CaveTable(notes, scene.table_resolution_nm, "cell_type_reference", reference_table=NUCLEI_TABLE)
+    version = stack.version(1)
+    assert version is not None
+    version.tables["notes"] = reference
+    with CaveServer(stack, token=TOKEN) as server:
+        toml = cave_toml.read_text()
+        for old, new in (
+            (re.search(r"http://[^\"]+", toml), server.url),
+            (re.search(r"nuclei = {.*}", toml), 'nuclei = {table = "notes"}'),
+            (re.search(r"nucleus_segmentation = .*\n", toml), ""),
+        ):
+            assert old
+            toml = toml.replace(old[0], new)
+        path = tmp_path_factory.mktemp("notes") / "notes.toml"
+        path.write_text(toml)
+        yield path
+
+
+def test_cell_of_a_reference_table(run: Run, notes_toml: Path, scene: Scene) -> None:
+    """Each nucleus has its own root id and mesh, as when the table of the nuclei is named."""
+    for nucleus_id, truth in scene.truth.items():
+        if not truth.roots[1]:
+            continue
+        ran = run("cell", notes_toml, nucleus_id, "--version", 1, "--json", "-")
+        assert ran.status == 0
+        assert "the token of CAVE goes to 127.0.0.1 only" in ran.err
+        row = json.loads(ran.out)
+        assert (row["nucleus_id"], row["soma_id"]) == (nucleus_id, truth.roots[1])
+        assert row["nucleus_volume_um"] == pytest.approx(truth.volume_um3, rel=0.02)
+        assert row["soma_to_nucleus_center_dist"] < 2000
 
 
 def test_cell_without_a_nucleus_mesh(run: Run, no_mesh_toml: Path, cell_id: int) -> None:

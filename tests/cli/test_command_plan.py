@@ -1,12 +1,15 @@
 """`somatic plan`."""
 
 import re
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from command_line import Run, changed, start
+from command_line import TOKEN, Run, changed, start
 
 from sandbox.cave.server import CaveServer
+from sandbox.lab import datastack
 from sandbox.phantom.scene import Scene
 
 
@@ -22,7 +25,7 @@ def test_plan(cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -
     # In a process of its own, since threads of other tests may write into this home.
     ran = start("plan", cave_toml, "--version", 1, "--to", "results", "--chunk", 1, folder=tmp_path).ended(within_s=120)
     asked = len(cave.requests) - asked
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (0, "the token of CAVE goes to 127.0.0.1 only\n")
     plan = said(ran.out)
     assert plan["title"] == "phantom v1: 2 cells"
     assert plan["segmentation"] == scene.segmentation_url(1)
@@ -38,6 +41,21 @@ def test_plan(cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -
     assert max(map(len, ran.out.splitlines()[3:])) <= 80
     # Folders that cloud-volume makes in a home when it is imported.
     assert {path.name for path in tmp_path.iterdir()} <= {".cloudvolume", ".cloudfiles"}
+
+
+def test_version_past_its_expiry_date(run: Run, scene: Scene, cave: CaveServer, cave_toml: Path) -> None:
+    """It is the latest as long as CAVE serves it, and one line warns."""
+    stack = datastack(scene)
+    stack.versions[1] = replace(stack.versions[1], expires_on=datetime(2020, 1, 1, 12))
+    with CaveServer(stack, token=TOKEN) as server:
+        Path("past.toml").write_text(cave_toml.read_text().replace(cave.url, server.url))
+        ran = run("plan", "past.toml")
+    assert ran.status == 0
+    assert said(ran.out)["title"].startswith("phantom v2: ")
+    assert ran.err.splitlines() == [
+        "the token of CAVE goes to 127.0.0.1 only",
+        "phantom v2 expired on 2020-01-01 12:00 UTC; CAVE still serves it, but may drop it at any moment",
+    ]
 
 
 def test_numbers_of_one(run: Run, files_toml: Path, cell_id: int) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from cloudvolume import CloudVolume
 from extracting import TOKEN, Results, changed, error_of, proofread, run, without_nuclei
 
 import somatic.report.overview
+from flows.listening import Listener, heard_by
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import datastack, write_cave_dataset, write_file_dataset
 from sandbox.phantom.scene import Scene
@@ -255,3 +258,15 @@ def test_a_report_that_fails_does_not_fail_the_extraction(
     assert not results.store.exists("report.html")
     [line] = [record.getMessage() for record in caplog.records if "no report" in record.getMessage()]
     assert line == f"no report was written (ValueError: no plot today); somatic report {results.store.url} makes it"
+
+
+def test_what_a_person_should_know_is_told_once(stack: Datastack, cave_dataset: Path, tmp_path: Path) -> None:
+    """Where the token goes, and that the version may be gone at any moment."""
+    told: list[str] = []
+    stack.versions[1] = replace(stack.versions[1], expires_on=datetime(2020, 1, 1, 12))
+    with heard_by(Listener(on_remark=told.append)):
+        assert run(cave_dataset, tmp_path / "results", limit=1).is_completed()
+    assert told == [
+        "the token of CAVE goes to 127.0.0.1 only",
+        "phantom v2 expired on 2020-01-01 12:00 UTC; CAVE still serves it, but may drop it at any moment",
+    ]

@@ -64,9 +64,10 @@ def test_it_works_without_a_server_and_with_an_empty_home(fresh: Fresh) -> None:
 def test_nothing_but_its_own_lines_is_shown(fresh: Fresh) -> None:
     """No warning and no log of a library reaches the terminal."""
     steps = [line for line in fresh.measured.err.splitlines() if not line.startswith("  ")]
-    assert steps[:4] == ["connecting", "asking for the nuclei", "checking the segmentation", "planning"]
-    assert steps[4:6] == ["phantom v1: 4 cells", "measuring"]
-    assert all(" of 4 cells" in line for line in steps[6:-1])
+    assert steps[:2] == ["connecting", "the token of CAVE goes to 127.0.0.1 only"]
+    assert steps[2:5] == ["asking for the nuclei", "checking the segmentation", "planning"]
+    assert steps[5:7] == ["phantom v1: 4 cells", "measuring"]
+    assert all(" of 4 cells" in line for line in steps[7:-1])
     assert steps[-1] == "collecting the table"
     assert len(fresh.measured.out.splitlines()) == 4
 

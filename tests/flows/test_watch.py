@@ -118,12 +118,11 @@ def deployed(client: SyncPrefectClient) -> Iterator[Deployed]:
 
 @pytest.fixture
 def later_dataset(stack: Datastack, request: pytest.FixtureRequest) -> Path:
-    """The scene behind CAVE, which has published versions 3 and 4 too; 5 and 6 were there and have expired."""
+    """The scene behind CAVE, which has published versions 3 and 4 too, has dropped 5 and is making 6."""
     last = stack.version(2)
     assert last
-    an_hour_ago = datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=1)
     later = [proofread(last, 4), proofread(last, 3)]
-    stack.versions.extend([*later, replace(proofread(last, 6), expires_on=an_hour_ago)])
+    stack.versions.extend([*later, replace(proofread(last, 6), valid=False, status="RUNNING")])
     stack.versions.append(replace(proofread(last, 5), valid=False))
     # The server starts with what there is.
     return request.getfixturevalue("cave_dataset")
@@ -229,7 +228,7 @@ def test_two_looks_are_one_run(
 
 
 def test_each_new_version_has_a_run(later_dataset: Path, results: Results, deployed: Deployed) -> None:
-    """The newest first; those that have expired are not asked for."""
+    """The newest first; those that CAVE has dropped, or is still making, are left alone."""
     looked = look(later_dataset, results, extract_deployment=deployed.name)
     assert looked.missing == [4, 3, 2]
     assert [line[:32] for line in looked.said] == [f"phantom v{n}: started as flow run " for n in (4, 3, 2)]
@@ -332,7 +331,7 @@ def test_only_whole_extractions_are_taken_up(dataset: Path, tmp_path: Path) -> N
     assert [noted.whole for noted in load_runs(results)] == [True, True, False, False]
 
 
-@pytest.mark.parametrize(("days", "is_said"), [(9, True), (13, True), (15, False), (None, False)])
+@pytest.mark.parametrize(("days", "is_said"), [(-1, True), (9, True), (13, True), (15, False), (None, False)])
 def test_a_version_that_expires_soon(
     client: SyncPrefectClient,
     stack: Datastack,
@@ -342,13 +341,14 @@ def test_a_version_that_expires_soon(
     days: int | None,
     is_said: bool,
 ) -> None:
-    """It is said when, in words and in the UI, and it is extracted all the same."""
+    """It is said when, in words and in the UI, and it is extracted all the same; so is one that is past its date."""
     expires = None if days is None else datetime.now(UTC).replace(tzinfo=None) + timedelta(days=days)
     last = stack.version(2)
     assert last
     stack.versions[stack.versions.index(last)] = replace(last, expires_on=expires)
     looked = look(cave_dataset, results, extract_deployment=deployed.name)
-    expected = f"phantom v2 expires on {expires:%Y-%m-%d %H:%M} UTC; " if expires else ""
+    verb = "expired" if days == -1 else "expires"
+    expected = f"phantom v2 {verb} on {expires:%Y-%m-%d %H:%M} UTC; " if expires else ""
     assert [line.startswith(expected) for line in looked.said] == ([True, False] if is_said else [not expected])
     assert len(deployed.runs) == 1
     row = f"| {expires:%Y-%m-%d} | new |" if expires else "| never | new |"
