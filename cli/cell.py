@@ -74,7 +74,6 @@ def cell(
         from somatic.check import check_segmentation
         from somatic.extracting.chunk import cells_of
         from somatic.extracting.extraction import Extraction
-        from somatic.nucleus import NucleusLayer
         from somatic.planning.plan import make_plan
 
         extraction = Extraction.open(described, number, with_meshes=False)
@@ -90,8 +89,7 @@ def cell(
             raise PermanentError(f"nucleus {nucleus_id} of {extraction.title} cannot be measured: {skipped}")
         segmentation = extraction.segmentation
         [one] = extraction.with_leaves(cells_of(plan.rows, plan.resolution_nm))
-        url = extraction.source.nucleus_segmentation
-        layer = NucleusLayer(url) if url else None
+        layer = extraction.open_nuclei()
         step("asking for the synapses")
         synapses = extraction.synapses_of([one])
         step("measuring")

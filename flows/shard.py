@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.futility import Futility
+from flows.listening import present_listener
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
@@ -202,6 +203,7 @@ class _Chunks:
                         break
                     done = _first(ended)
                     self._artifact.update()
+                    self._tell_warnings()
                     if done is not None:
                         n_running -= 1
                         outcome = done.result(raise_on_failure=False)
@@ -234,6 +236,12 @@ class _Chunks:
                     yield number, rows, synapses
             if self._fault:
                 return
+
+    def _tell_warnings(self) -> None:
+        while self._run.warnings:
+            text = self._run.warnings.pop(0)
+            get_run_logger().warning(text)
+            present_listener().on_note(text)
 
     def _judge(self, error: Exception | None) -> None:
         """Note how a chunk ended, and whether it makes sense to go on."""

@@ -18,6 +18,8 @@ from somatic.errors import (
     DegenerateMesh,
     MissingSegment,
     PermanentError,
+    RefusedFile,
+    RefusedLayer,
     SomaticError,
     UnknownRoot,
 )
@@ -139,8 +141,8 @@ def extract_cell(
     ------
     TransientError
         The segmentation could not be read, or the graph not asked; nothing is known about the cell.
-    CaveTokenError
-        The server of the graph refuses the token, which is no fault of the cell.
+    CaveTokenError, RefusedLayer
+        The server of the graph refuses the token, or the store of a layer its files, which is no fault of the cell.
     """
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
@@ -158,6 +160,8 @@ def extract_cell(
             row.update(cell.nucleus)
         elif nuclei and nucleus is not None:
             _measure_nucleus(measured, nucleus, nuclei, steps)
+    except RefusedLayer:
+        raise
     except PermanentError as fault:
         faults.append(fault)
     try:
@@ -169,7 +173,7 @@ def extract_cell(
             _count_synapses(measured, cell, synapses, radius_nm, steps)
     except CaveTokenError:
         raise
-    except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError) as fault:
+    except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError, RefusedFile) as fault:
         faults.insert(0, fault)
     if row["soma_volume_um"] is not None and row["nucleus_volume_um"] is not None:
         row["nucleus_to_soma_ratio"] = _over(row["nucleus_volume_um"], row["soma_volume_um"])
@@ -219,8 +223,9 @@ def _read(measured: Measured, cell: Cell, segmentation: Segmentation, place: Pla
     if isinstance(cell.leaves, SomaticError):
         raise cell.leaves
     labels = cell.root_id if cell.leaves is None else cell.leaves
+    centre_vx = np.floor(cell.centre_nm / segmentation.resolution_nm).astype(np.int64)
     with measured.stage("read"):
-        cutout = segmentation.read(place.box, labels, with_unlabelled=with_unlabelled)
+        cutout = segmentation.read(place.box, labels, centre_vx=centre_vx, with_unlabelled=with_unlabelled)
     measured.row["frac_unlabelled"] = cutout.frac_unlabelled
     measured.row["frac_outside_volume"] = cutout.frac_outside_volume
     if measured.masks:
@@ -301,7 +306,8 @@ def _over(part: float, whole: float) -> float:
 def _missing(cell: Cell, cutout: Cutout) -> str:
     if cutout.inside.n_voxels == 0:
         return "the cutout lies outside the volume of the segmentation"
-    return f"root id {cell.root_id} has no voxel in the cutout"
+    text = f"root id {cell.root_id} has no voxel in the cutout"
+    return text if cutout.has_files else f"{text}: the segmentation has no files there"
 
 
 def _point(row: Row, name: str) -> np.ndarray:

@@ -1,18 +1,25 @@
 """Whether a segmentation is the one that the root ids of a version are labels of."""
 
 import hashlib
+from collections import Counter
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from somatic.cutout import Segmentation
-from somatic.errors import UnknownRoot, WrongSegmentation
+from somatic.cutout import Look, Segmentation
+from somatic.errors import RefusedFile, RefusedLayer, SegmentationError, UnknownRoot, WrongSegmentation
 from somatic.geometry.box import Box
 from somatic.planning.plan import POSITION
 from somatic.tables import Nuclei
 
 _SAMPLE = 20
+_UNREAD = {
+    "outside": "of the centres are outside the volume, is resolution_nm right?",
+    "missing": "of the files are missing",
+    "refused": "of the files were refused",
+}
 
 
 def check_segmentation(
@@ -43,6 +50,9 @@ def check_segmentation(
     ------
     WrongSegmentation
         For at most half of them the label is their root id.
+    SegmentationError
+        So it is because most of the centres are outside the volume, or the layer has no file at any of them;
+        `RefusedLayer` where its store refuses them all.
     SegmentationUnavailable
         A file could not be read.
     CaveError, CaveUnavailable
@@ -53,25 +63,77 @@ def check_segmentation(
         return 0
     centres_nm = sample[list(POSITION)].to_numpy(np.int64) * np.asarray(nuclei.resolution_nm)
     roots = sample["root_id"].tolist()
-    labels = _roots_at(segmentation, centres_nm, roots, timestamp)
+    found = _look(segmentation, centres_nm)
+    files = Counter(look.file if look else "refused" for look in found)
+    if 2 * files["outside"] >= len(sample):
+        first = next(n for n, look in enumerate(found) if look and look.file == "outside")
+        of = f"{files['outside']} of {len(sample)} sampled centres"
+        raise SegmentationError(_outside(of, nuclei, segmentation, sample.iloc[first], centres_nm[first]))
+    if not files["read"]:
+        raise SegmentationError(
+            f"all sampled files of {segmentation.url} are missing: it has none at mip {segmentation.mip} at the "
+            f"centres of {len(sample)} nuclei of {title}; was the upload complete, and does this mip have data?"
+        )
+    labels = _roots(segmentation, [look.label if look else 0 for look in found], centres_nm, roots, timestamp)
     wrong = [
         (n, root, label) for n, root, label in zip(sample["nucleus_id"], roots, labels, strict=True) if root != label
     ]
     if 2 * len(wrong) >= len(sample):
         nucleus_id, root, label = wrong[0]
+        unread = [f"{files[kind]} {text}" for kind, text in _UNREAD.items() if files[kind]]
         raise WrongSegmentation(
             f"{segmentation.url} is not the segmentation of {title}: at {len(wrong)} of {len(sample)} nuclei its label "
-            f"is not their root id (nucleus {nucleus_id}: label {label}, root id {root} in {title}); choose "
+            f"is not their root id (nucleus {nucleus_id}: label {label}, root id {root} in {title}"
+            f"{''.join(f'; {text}' for text in unread)}); choose "
             "the version that it was made from, or name the right one under [segmentations]"
         )
     return len(sample)
 
 
-def _roots_at(
-    segmentation: Segmentation, centres_nm: np.ndarray, roots: list[int], timestamp: datetime | None
+def _look(segmentation: Segmentation, centres_nm: np.ndarray) -> list[Look | None]:
+    """What there is at each centre; None where the file is refused, while others are served."""
+    found: list[Look | None] = []
+    refusal: RefusedLayer | None = None
+    for centre_nm in centres_nm:
+        try:
+            found.append(segmentation.look_at(centre_nm))
+        except RefusedFile:
+            found.append(None)
+        except RefusedLayer as error:
+            found.append(None)
+            refusal = refusal or error
+    # Before a file was served nobody knows whether a store that refuses one serves any.
+    if refusal and not any(look and look.file == "read" for look in found):
+        raise refusal
+    return found
+
+
+def _outside(
+    centres: str, nuclei: Nuclei, segmentation: Segmentation, nucleus: pd.Series, centre_nm: np.ndarray
+) -> str:
+    lower, upper = (
+        corner * segmentation.resolution_nm for corner in (segmentation.bounds.lower_vx, segmentation.bounds.upper_vx)
+    )
+    return (
+        f"{centres} are outside the volume of {segmentation.url} (nucleus "
+        f"{nucleus['nucleus_id']} is at {_nm(centre_nm)} nm, the volume from {_nm(lower)} to {_nm(upper)} nm); "
+        f"their positions were read as voxels of {_nm(nuclei.resolution_nm)} nm: is resolution_nm right? (1, 1, 1 for "
+        "positions in nm)"
+    )
+
+
+def _nm(point: npt.ArrayLike) -> str:
+    return ", ".join(f"{value:.6g}" if value % 1 else f"{value:.0f}" for value in np.asarray(point).tolist())
+
+
+def _roots(
+    segmentation: Segmentation,
+    labels: list[int],
+    centres_nm: np.ndarray,
+    roots: list[int],
+    timestamp: datetime | None,
 ) -> list[int]:
-    """The root id that holds each centre; without a timestamp, of a graph: this root id, else the supervoxel."""
-    labels = [segmentation.label_at(centre_nm) for centre_nm in centres_nm]
+    """The root id of each label; without a timestamp, of a graph: the root id of the table, else the supervoxel."""
     if segmentation.graph is None:
         return labels
     if timestamp is not None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from somatic.dataset import segmentation_kind
 from somatic.errors import SegmentationError
 from somatic.geometry.bitmask import BitMask
 from somatic.geometry.box import Box
+from somatic.volume.access import ANONYMOUS, Access
 from somatic.volume.blocks import mark_labels
 from somatic.volume.decoding import LABEL_TYPES, decode_labels, encoding_fault
 from somatic.volume.file_cache import FileCache
@@ -72,12 +73,15 @@ class Cutout:
         Voxels of that part with label 0, or in a file that the store does not have.
     unlabelled : BitMask or None
         Where these are, (nx, ny, nz), when that was asked for.
+    has_files : bool
+        Whether the store has any file of that part.
     """
 
     mask: BitMask
     inside: Box
     n_unlabelled: int
     unlabelled: BitMask | None = None
+    has_files: bool = True
 
     @property
     def n_voxels(self) -> int:
@@ -109,6 +113,16 @@ class Cutout:
         )
 
 
+class Look(NamedTuple):
+    """The label of a voxel, and whether its file was read, is missing in the store, or the voxel is outside the volume.
+
+    `label` is 0 but for a file that was read.
+    """
+
+    label: int
+    file: Literal["read", "missing", "outside"]
+
+
 class Segmentation:
     """A segmentation at one mip: a flat Precomputed one, or a graph over the supervoxels of its watershed.
 
@@ -122,6 +136,8 @@ class Segmentation:
         Address of the CAVE server whose token opens a graph; default: the graph's own server.
     cache : FileCache, optional
         Where files are kept for who reads them next.
+    access : Access
+        Whether the layer, of a graph its watershed, is read anonymously or with the user's credentials.
 
     Attributes
     ----------
@@ -146,17 +162,24 @@ class Segmentation:
         The server of the graph refused, or did not answer.
     """
 
-    def __init__(self, url: str, mip: int, cave_server: str | None = None, cache: FileCache | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        mip: int,
+        cave_server: str | None = None,
+        cache: FileCache | None = None,
+        access: Access = ANONYMOUS,
+    ) -> None:
         self.url = self.layer_url = url
         self.mip = mip
         self.graph = _open_graph(url, cave_server) if segmentation_kind(url) == "graph" else None
         if self.graph is not None:
             self.layer_url = self.graph.watershed_url
-        self._volume = open_layer(self.layer_url, mip)
+        self._volume = open_layer(self.layer_url, mip, access)
         if fault := _fault_of(self._volume):
             raise SegmentationError(f"{self.layer_url} is not a segmentation that can be read: {fault}")
         self.resolution_nm = np.asarray(self._volume.resolution, dtype=float)
-        self._files = LayerFiles(self._volume, self.layer_url, cache)
+        self._files = LayerFiles(self._volume, self.layer_url, cache, access)
         self.bounds, self.file_shape = self._files.bounds, self._files.shape
 
     @property
@@ -168,6 +191,11 @@ class Segmentation:
     def n_bytes_fetched(self) -> int:
         """Their bytes, as they travel."""
         return self._files.n_bytes_fetched
+
+    @property
+    def n_files_refused(self) -> int:
+        """Files so far that the store refused as it does those that it does not have, and that count as such."""
+        return self._files.n_refused
 
     def leaves(self, root_id: int, box: Box) -> np.ndarray:
         """Labels of the layer that a root id of the graph has in a box of this mip; one request.
@@ -197,7 +225,14 @@ class Segmentation:
         upper = np.ceil(np.maximum(global_vx[1], local_vx[1]) - _ROUNDING).astype(np.int64)
         return self.graph.leaves(root_id, Box(lower, upper))
 
-    def read(self, box: Box, root: int | npt.ArrayLike, *, with_unlabelled: bool = False) -> Cutout:
+    def read(
+        self,
+        box: Box,
+        root: int | npt.ArrayLike,
+        *,
+        centre_vx: npt.ArrayLike | None = None,
+        with_unlabelled: bool = False,
+    ) -> Cutout:
         """Cut one root id out of the volume.
 
         Parameters
@@ -207,6 +242,8 @@ class Segmentation:
         root : int or (n,) uint64
             Root id to keep, above 0, whose leaves are asked for if this is a graph; or the labels themselves
             that make it up (`leaves`).
+        centre_vx : (3,) int, optional
+            Voxel of this mip whose file the store must have; the middle of the box when left out.
         with_unlabelled : bool
             Whether to keep where label 0 is, and not only how much of it there is.
 
@@ -218,6 +255,8 @@ class Segmentation:
         ------
         SegmentationUnavailable
             A file could not be read or decoded (one that the store does not have is background).
+        RefusedFile, RefusedLayer
+            A file was refused, and cannot be taken for one that the store does not have (`LayerFiles.read`).
         UnknownRoot, CaveError, CaveUnavailable
             Its leaves were asked for, and could not be had.
         """
@@ -229,16 +268,19 @@ class Segmentation:
         unlabelled = BitMask.empty(box.shape) if with_unlabelled else None
         inside = box.clipped_to(self.bounds)
         n_unlabelled = 0
-        for file_box, content in self._files.read(inside):
+        has_files = False
+        centre = (box.lower_vx + box.upper_vx) // 2 if centre_vx is None else np.asarray(centre_vx, dtype=np.int64)
+        for file_box, content in self._files.read(inside, centre):
             part = file_box.clipped_to(inside)
             if content is None:
                 n_unlabelled += part.n_voxels
                 if unlabelled:
                     unlabelled.fill(part.moved(-box.lower_vx))
                 continue
+            has_files = True
             with self._decoding(file_box):
                 n_unlabelled += self._add_file(content, file_box, part, labels, mask, unlabelled, box)
-        return Cutout(mask, inside.moved(-box.lower_vx), n_unlabelled, unlabelled)
+        return Cutout(mask, inside.moved(-box.lower_vx), n_unlabelled, unlabelled, has_files)
 
     def fetch_into_cache(self, box: Box) -> None:
         """Fetch what `read` of a box will ask for; only with a cache.
@@ -250,15 +292,28 @@ class Segmentation:
         """
         self._files.fetch_into_cache(box.clipped_to(self.bounds))
 
-    def label_at(self, point_nm: np.ndarray) -> int:
-        """Label of the voxel that holds a point, (3,) in nm, of a graph its supervoxel; 0 outside the volume."""
+    def look_at(self, point_nm: np.ndarray) -> Look:
+        """What there is at a point, (3,) in nm.
+
+        Raises
+        ------
+        SegmentationUnavailable
+            The file could not be read or decoded.
+        RefusedFile, RefusedLayer
+            It was refused.
+        """
         voxel = np.floor(np.asarray(point_nm) / self.resolution_nm).astype(np.int64)
         inside = Box(voxel, voxel + 1).clipped_to(self.bounds)
-        for file_box, content in self._files.read(inside):
-            if content is not None:
-                with self._decoding(file_box):
-                    return int(self._decode(content, file_box)[inside.slices_within(file_box)].item())
-        return 0
+        for file_box, content in self._files.read(inside, voxel):
+            if content is None:
+                return Look(0, "missing")
+            with self._decoding(file_box):
+                return Look(int(self._decode(content, file_box)[inside.slices_within(file_box)].item()), "read")
+        return Look(0, "outside")
+
+    def label_at(self, point_nm: np.ndarray) -> int:
+        """Label of the voxel that holds a point, (3,) in nm, of a graph its supervoxel; 0 where there is none."""
+        return self.look_at(point_nm).label
 
     def _add_file(
         self,

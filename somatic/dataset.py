@@ -8,11 +8,20 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from somatic.errors import DatasetError, one_line, printable
 from somatic.protocols import BUCKETS, READABLE, protocol_fault, protocol_of
@@ -20,6 +29,7 @@ from somatic.seed_json import dataset_of_seed
 from somatic.strict_json import load_json
 from somatic.urls import results_fault, url_fault
 from somatic.validation import validated
+from somatic.volume.access import ANONYMOUS, Access
 
 BUNDLED = Path(__file__).resolve().parent.parent / "deployments" / "datasets"
 """The datasets that have a name; beside `somatic` in the checkout and in an installation alike."""
@@ -28,6 +38,7 @@ SegmentationKind = Literal["flat", "graph"]
 
 _FLAT = "precomputed://"
 _GRAPH = "graphene://"
+_BUCKETS = ("gs://", "s3://")
 _LAYERS = ("gs", "s3", "http", "https")
 """Protocols of layers, beside folders of this machine; none for which cloud-volume would send a token."""
 
@@ -87,7 +98,11 @@ def _layer_url(text: str, info: ValidationInfo) -> str:
         return text
     bare = _said(text.removeprefix(_FLAT))
     if protocol_of(bare) not in ("file", *_LAYERS):
-        raise ValueError(f"found {text!r}, expected a folder or a URL that starts with {_FLAT} or {_GRAPH}")
+        expected = f"expected a folder or a URL that starts with {_FLAT} or {_GRAPH}"
+        if text.startswith(_FLAT):
+            stores = ", ".join(f"{protocol}://" for protocol in _LAYERS)
+            expected = f"{protocol_of(bare)}:// cannot be read, expected {_FLAT} and then a folder or one of {stores}"
+        raise ValueError(f"found {text!r}, {expected}")
     place = _location(bare, info).rstrip("/")
     return f"{_FLAT}{place}" if "://" in place else f"{_FLAT}file://{place}"
 
@@ -96,6 +111,7 @@ Text = Annotated[str, AfterValidator(_said)]
 Location = Annotated[Text, AfterValidator(_location)]
 Results = Annotated[Text, AfterValidator(_results)]
 LayerUrl = Annotated[Text, AfterValidator(_layer_url)]
+Flag = Annotated[bool, Field(strict=True)]
 Version = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)]
 Number = Annotated[float, Field(strict=True, ge=-_FARTHEST_NM, le=_FARTHEST_NM, allow_inf_nan=False)]
 Point = tuple[Number, Number, Number]
@@ -104,6 +120,46 @@ VoxelSize = Annotated[float, Field(strict=True, ge=_SMALLEST_VOXEL_NM, le=_LARGE
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Layer(_Model):
+    """A layer of a volume, and how it is read; in a file its URL alone, or a table."""
+
+    url: LayerUrl = Field(description='the URL or folder of a layer, as "s3://bucket/segmentation"')
+    credentials: Flag = Field(
+        default=False, description="true to read it with your credentials, false to read it anonymously"
+    )
+    requester_pays: Flag = Field(default=False, description="true to pay for the requests, else false")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any, info: ValidationInfo) -> Any:
+        # Checked here so that an error names the key that holds the text.
+        return {"url": _layer_url(_said(value), info)} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _can_be_signed(self) -> Self:
+        store = self.url.removeprefix(_FLAT)
+        if self.requester_pays and not (self.credentials and store.startswith((*_BUCKETS, _GRAPH))):
+            raise ValueError("requester_pays is for layers on gs:// or s3:// with credentials = true")
+        if self.credentials and not store.startswith((*_BUCKETS, "https://", "http://", _GRAPH)):
+            raise ValueError("credentials are for layers on gs://, s3:// or https://")
+        if self.credentials and "://" in store.removeprefix("s3://") and store.startswith("s3://"):
+            raise ValueError(
+                f"found {self.url!r}, expected s3://BUCKET/...; with credentials the server is that of AWS_ENDPOINT_URL"
+            )
+        return self
+
+    @model_serializer
+    def _as_in_a_file(self) -> str | dict[str, str | bool]:
+        if self.access == ANONYMOUS:
+            return self.url
+        return {"url": self.url, "credentials": self.credentials, "requester_pays": self.requester_pays}
+
+    @property
+    def access(self) -> Access:
+        """Whether it is read with the user's credentials, and who pays."""
+        return Access(self.credentials, self.requester_pays)
 
 
 class TableName(_Model):
@@ -135,7 +191,7 @@ class CaveSource(_Model):
     )
     datastack: Text = Field(description='the name of a datastack, as "minnie65_public"')
     nuclei: TableName = Field(description='the table or view of the nuclei, as {table = "nucleus_detection_v0"}')
-    nucleus_segmentation: LayerUrl | None = Field(
+    nucleus_segmentation: Layer | None = Field(
         default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
     )
     synapses: Text | None = Field(default=None, description='the name of the synapse table, as "synapses_pni_2"')
@@ -167,7 +223,7 @@ class FileSource(_Model):
     synapse_resolution_nm: tuple[VoxelSize, VoxelSize, VoxelSize] | None = Field(
         default=None, description="three lengths in nm, where the positions of synapses have voxels of their own"
     )
-    nucleus_segmentation: LayerUrl | None = Field(
+    nucleus_segmentation: Layer | None = Field(
         default=None, description="the URL or folder of the nucleus layer, whose segment ids are the nucleus ids"
     )
     version: Version = Field(default=0, description="the number of the version that the files hold, as 0")
@@ -195,10 +251,10 @@ class Dataset(_Model):
     definitions: Literal["published", "corrected"] = Field(
         default="published", description='"published", or "corrected" for features without the faults of these'
     )
-    segmentation: LayerUrl | None = Field(
+    segmentation: Layer | None = Field(
         default=None, description="the URL or folder of a segmentation (precomputed:// or graphene://)"
     )
-    segmentations: dict[Annotated[int, Field(ge=0, le=_LARGEST_VERSION)], LayerUrl] = Field(
+    segmentations: dict[Annotated[int, Field(ge=0, le=_LARGEST_VERSION)], Layer] = Field(
         default_factory=dict, description='a flat copy for a version, as 1300 = "precomputed://gs://..."'
     )
     version: Version | None = Field(
@@ -244,7 +300,8 @@ class Dataset(_Model):
     @property
     def flat_versions(self) -> list[int]:
         """Versions that have a flat segmentation of their own, ascending."""
-        return sorted(version for version, url in self.segmentations.items() if segmentation_kind(url) == "flat")
+        layers = self.segmentations.items()
+        return sorted(version for version, layer in layers if segmentation_kind(layer.url) == "flat")
 
     def segmentation_for(self, version: int) -> str:
         """URL of the segmentation of a version, as cloud-volume takes it.
@@ -257,10 +314,20 @@ class Dataset(_Model):
         DatasetError
             Neither is there.
         """
-        url = self.segmentations.get(version, self.segmentation)
-        if url is None:
+        layer = self.segmentations.get(version, self.segmentation)
+        if layer is None:
             raise DatasetError(f"{self.name}: no segmentation for version {version}; {self._what_to_choose()}")
-        return url
+        return layer.url
+
+    def access_to(self, url: str | None) -> Access:
+        """How a layer is read: as the file says of it, and anonymously where it is named by CAVE alone."""
+        return next((layer.access for layer in self._layers() if layer.url == url), ANONYMOUS)
+
+    def _layers(self) -> Iterator[Layer]:
+        source = self.cave or self.files
+        for layer in (self.segmentation, *self.segmentations.values(), source and source.nucleus_segmentation):
+            if layer:
+                yield layer
 
     def _what_to_choose(self) -> str:
         if self.flat_versions:

@@ -64,6 +64,14 @@ class WrongSegmentation(SegmentationError):
     """The segmentation belongs to another version than the root ids."""
 
 
+class RefusedLayer(SegmentationError):
+    """The store of a layer refuses its files: it is private, or access was revoked. No fault of any cell."""
+
+
+class RefusedFile(SegmentationError):
+    """A store refuses one file of a layer, and serves others."""
+
+
 class SegmentationUnavailable(TransientError):
     """A file of the segmentation could not be read or decoded."""
 

@@ -76,7 +76,7 @@ class FileTables:
     def __init__(self, files: FileSource) -> None:
         self._files = files
         self.version = files.version
-        self.nucleus_segmentation = files.nucleus_segmentation
+        self.nucleus_segmentation = files.nucleus_segmentation.url if files.nucleus_segmentation else None
 
     @property
     def synapse_resolution_nm(self) -> Resolution | None:

@@ -1,13 +1,24 @@
 """Meshes of nuclei from the mesh layer of a nucleus segmentation."""
 
+from typing import Any
+
 import numpy as np
 import trimesh
 from cloudvolume import Mesh
 from cloudvolume.datasource.precomputed.mesh.unsharded import UnshardedLegacyPrecomputedMeshSource
 
-from somatic.errors import MissingNucleusMesh, OpenNucleusMesh, SegmentationError
+from somatic.errors import (
+    MissingNucleusMesh,
+    OpenNucleusMesh,
+    PermanentError,
+    RefusedFile,
+    RefusedLayer,
+    SegmentationError,
+)
 from somatic.geometry.mesh import is_consistent, is_watertight, largest_piece
-from somatic.volume.layer import open_layer, read_error
+from somatic.volume.access import ANONYMOUS, Access
+from somatic.volume.layer import is_served, open_layer, read_error
+from somatic.volume.refusal import Refused
 
 _CLIPPED_WITHIN_NM = 3000.0
 
@@ -19,6 +30,8 @@ class NucleusLayer:
     ----------
     url : str
         cloud-volume path of the layer.
+    access : Access
+        Whether it is read anonymously or with the user's credentials.
 
     Attributes
     ----------
@@ -29,13 +42,14 @@ class NucleusLayer:
 
     Raises
     ------
-    SegmentationError
-        No such layer, or it has no meshes.
+    SegmentationError, SegmentationUnavailable
+        No such layer, or it has no meshes; or its server does not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access = ANONYMOUS) -> None:
         self.url = url
-        self._volume = open_layer(url)
+        self._access = access
+        self._volume = open_layer(url, access=access, with_meshes=True)
         if not self._volume.info.get("mesh"):
             raise SegmentationError(f"the nucleus segmentation {url} has no mesh layer (no 'mesh' in its info file)")
         bounds, self.resolution_nm = self._volume.bounds, np.asarray(self._volume.resolution, dtype=float)
@@ -48,12 +62,18 @@ class NucleusLayer:
         Raises
         ------
         MissingNucleusMesh
-            The layer has none for this id.
+            The layer has none for this id; so it is with one that its store refuses with status 403, as long as the
+            layer is read anonymously and its info file is served.
+        RefusedFile
+            A part of the mesh is refused, though there is one.
+        RefusedLayer
+            The layer is no longer served.
         SegmentationUnavailable
             It could not be read.
         """
         missing = MissingNucleusMesh(f"the nucleus segmentation has no mesh of nucleus {nucleus_id}")
         source = self._volume.mesh
+        found: Any = None
         try:
             # cloud-volume's own errors for a missing mesh differ by format and look like any other failure.
             found = source.get_manifest(nucleus_id) if hasattr(source, "get_manifest") else source.exists(nucleus_id)
@@ -64,6 +84,8 @@ class NucleusLayer:
             mesh = source.get(nucleus_id, **fragments)
         except (MissingNucleusMesh, MemoryError):
             raise
+        except Refused as refused:
+            raise self._refusal(nucleus_id, refused, is_listed=bool(found)) from refused
         except Exception as error:
             raise read_error(self.url, error) from error
         if not isinstance(mesh, Mesh):
@@ -76,6 +98,20 @@ class NucleusLayer:
             # A face that two fragments have is there once.
             merged.update_faces(np.unique(merged.faces, axis=0, return_index=True)[1])
         return merged
+
+    def _refusal(self, nucleus_id: int, refused: Refused, *, is_listed: bool) -> PermanentError:
+        """What it means that a file of a mesh is refused; `is_listed` once the layer has said that there is a mesh."""
+        try:
+            serves = is_served(self._volume, "info")
+        except Exception as error:
+            raise read_error(self.url, error) from error
+        if self._access.credentials or not serves:
+            return RefusedLayer(f"reading the mesh of nucleus {nucleus_id} in {self.url} failed: {refused}")
+        if is_listed or not refused.may_be_missing:
+            return RefusedFile(f"the mesh of nucleus {nucleus_id} cannot be read: {refused} for {refused.key}")
+        return MissingNucleusMesh(
+            f"the nucleus segmentation has no mesh of nucleus {nucleus_id}, or does not serve it ({refused})"
+        )
 
     def is_clipped(self, mesh: trimesh.Trimesh) -> bool:
         """Whether the bounding box of a mesh comes within 3 um of the bounds of the layer."""

@@ -44,6 +44,8 @@ class ShardRun:
         Folder where files of the segmentation are kept, if there is one.
     stop : threading.Event
         Set to end soon.
+    warnings : list of str
+        Lines that the user has to be told; chunks add to it.
     """
 
     extraction: Extraction
@@ -55,6 +57,7 @@ class ShardRun:
     retry_delay_s: float
     file_cache: str | None
     stop: threading.Event = field(default_factory=threading.Event)
+    warnings: list[str] = field(default_factory=list)
 
 
 @task(
@@ -97,6 +100,7 @@ def extract_chunk(
             memory_bytes=shard.ledger.memory_bytes,
             file_cache=shard.file_cache,
             stop=shard.stop,
+            on_warning=shard.warnings.append,
         ):
             measured.append(row)
             shard.progress.add(row)

@@ -1,21 +1,25 @@
 """A bucket over HTTP on this machine, as cloud-volume meets one, with faults on demand."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import tenacity
-from cloudfiles.interfaces import HttpInterface
+
+from somatic.volume import patience
+
+S3_DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
+"""How S3 refuses a key: one that may not be read and, in a bucket that may not be listed, one that does not exist."""
 
 
 @pytest.fixture
 def fast_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cloud-files tries a request as often as ever, but does not wait between the tries."""
-    for method in (HttpInterface.get_file, HttpInterface.head, HttpInterface.exists):
-        monkeypatch.setattr(method.retry, "wait", tenacity.wait_none())
+    """A request is tried as often as ever, without waiting between the tries."""
+    monkeypatch.setattr(patience, "WAIT", tenacity.wait_none())
 
 
 @dataclass
@@ -43,6 +47,10 @@ class FileServer:
     folder: Path
     faults: dict[str, Fault] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    hides_missing: bool = False
+    """Answers 403 for what is not there, as S3 and Google's storage do where a bucket may not be listed."""
+    is_static: bool = False
+    """Serves every file under its own name on disk, `*.gz` too, and whole whatever range is asked for."""
 
     def __enter__(self) -> "FileServer":
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -61,6 +69,14 @@ class FileServer:
         """cloud-volume's path of a layer in a folder below."""
         host, port = self._server.server_address[:2]
         return f"precomputed://http://{host}:{port}/{folder}".rstrip("/")
+
+    def asked_for(self, *parts: str) -> list[str]:
+        """Paths of the requests that contain all of some texts."""
+        return [path for path in self.asked if all(part in path for part in parts)]
+
+    def refuse(self, parts: Iterable[str] = ("",)) -> None:
+        """From now on answer 403 to every path that contains one of these texts, as S3 does when access is revoked."""
+        self.faults |= {part: Fault(status=403, body=S3_DENIED) for part in parts}
 
     def fault_of(self, path: str) -> Fault | None:
         """The fault that a request meets."""
@@ -91,22 +107,22 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 fault.call(self.client_address[1])
             if fault.wait:
                 fault.wait.wait()
-            file = server.folder / self.path.lstrip("/")
+            file = server.folder / unquote(urlsplit(self.path).path).lstrip("/")
             zipped = file.with_name(f"{file.name}.gz")
             encoding = None
             body = None
             if file.is_file():
                 body = file.read_bytes()
-            elif zipped.is_file():
+            elif zipped.is_file() and not server.is_static:
                 body, encoding = zipped.read_bytes(), "gzip"
             if fault.status:
                 return self._send(fault.status, fault.body or b"<html>fault</html>")
             if body is None:
-                return self._send(404, b"not found")
+                return self._send(403, S3_DENIED) if server.hides_missing else self._send(404, b"not found")
             if fault.body is not None:
                 body, encoding = fault.body, fault.encoding or encoding
             status = 200
-            if wanted := self.headers.get("Range"):
+            if not server.is_static and (wanted := self.headers.get("Range")):
                 first, last = wanted.removeprefix("bytes=").split("-")
                 if int(first) >= len(body):
                     return self._send(416, b"")

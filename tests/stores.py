@@ -9,7 +9,7 @@ from somatic.planning.plan import Plan, skipped_rows
 from somatic.results.chunks import chunk_row, put_rows
 from somatic.results.ledger import Ledger
 from somatic.storage.store import ResultStore
-from somatic.tables import Nuclei, nuclei_from_raw
+from somatic.tables import Nuclei, Resolution, nuclei_from_raw
 
 FIRST_ID = 2**62 + 1
 FIRST_ROOT = 2**63 - 1_000_000
@@ -31,6 +31,18 @@ def made_nuclei(n: int, *, rootless: Sequence[int] = (), placeless: Sequence[int
         }
     )
     return nuclei_from_raw(raw, resolution_nm=RESOLUTION_NM, where="a made-up table")
+
+
+def nuclei_at(points_vx: Sequence[Sequence[int]], root_id: int, resolution_nm: Resolution) -> Nuclei:
+    """Nuclei of one root at some points, in voxels of a resolution."""
+    raw = pd.DataFrame(
+        {
+            "id": [FIRST_ID + i for i in range(len(points_vx))],
+            "pt_root_id": pd.array([root_id] * len(points_vx), dtype="Int64"),
+            "pt_position": [list(map(int, point)) for point in points_vx],
+        }
+    )
+    return nuclei_from_raw(raw, resolution_nm=resolution_nm, where="a made-up table")
 
 
 def always_ok(nucleus_id: int, attempt: int) -> str:  # noqa: ARG001

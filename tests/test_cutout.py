@@ -296,7 +296,7 @@ def test_a_bucket_is_asked_without_credentials(monkeypatch: pytest.MonkeyPatch) 
         asked.append(request)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("somatic.volume.transport.StrictAdapter.send", send)
+    monkeypatch.setattr("requests.adapters.HTTPAdapter.send", send)
     for url in ("gs://bucket/a/seg", "precomputed://gs://bucket/a/seg", "precomputed://s3://bucket/a/seg"):
         with pytest.raises(KeyboardInterrupt):
             Segmentation(url, 0)

@@ -23,6 +23,7 @@ from somatic.errors import DatasetError
 from somatic.report.depth import depth_um
 from somatic.source import open_segmentation_url, open_source
 from somatic.validation import validated
+from somatic.volume.access import ANONYMOUS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
@@ -141,7 +142,9 @@ def test_segmentations_become_urls(tmp_path: Path, written: str, meant: str) -> 
         source = dataset.cave or dataset.files
         assert dataset.segmentation_for(0) == meant
         assert source is not None
-        assert source.nucleus_segmentation == meant
+        assert source.nucleus_segmentation
+        assert source.nucleus_segmentation.url == meant
+        assert dataset.access_to(meant) == ANONYMOUS
 
 
 def test_other_paths_count_from_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,14 +123,24 @@ def test_what_is_damaged_is_fetched(server: FileServer, tmp_path: Path, damage: 
 
 
 @pytest.mark.parametrize("store", ["plain"], indirect=True)
-@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 503}, {"body": b""}, {"cut": True}], ids=str)
+@pytest.mark.parametrize("fault", [{"status": 503}, {"body": b""}, {"cut": True}], ids=str)
 def test_a_failure_is_not_kept(server: FileServer, tmp_path: Path, fault: dict) -> None:
-    """Refused, empty or cut short on its way: an error now, never a hole, and the file the next time."""
+    """Broken, empty or cut short on its way: an error now, never a hole, and the file the next time."""
     (tmp_path / "cache").mkdir()
     server.faults[FILE] = Fault(**fault)
     for _ in range(2):
         with pytest.raises(SegmentationUnavailable):
             read(server.url("seg"), tmp_path / "cache")
+    server.faults.clear()
+    assert_whole(read(server.url("seg"), tmp_path / "cache"))
+
+
+def test_a_refused_file_is_not_kept(server: FileServer, tmp_path: Path, store: str) -> None:
+    """A file that is treated as missing because it is refused is requested again, and read once it is served."""
+    (tmp_path / "cache").mkdir()
+    server.faults[FILE if store == "plain" else "/00001.shard"] = Fault(status=403)
+    _, n_unlabelled = read(server.url("seg"), tmp_path / "cache")
+    assert n_unlabelled > 16**3
     server.faults.clear()
     assert_whole(read(server.url("seg"), tmp_path / "cache"))
 

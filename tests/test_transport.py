@@ -1,4 +1,4 @@
-"""Segmentations and meshes over HTTP: only 404 is a hole, everything else is an error, and nothing waits for ever."""
+"""Segmentations and meshes over HTTP: what a failure means, and that nothing waits for ever."""
 
 import threading
 import time
@@ -12,9 +12,9 @@ from file_server import Fault, FileServer, fast_http  # noqa: F401
 from volumes import put_nuclei, put_sharded_volume, put_volume
 
 from somatic.cutout import Segmentation
-from somatic.errors import MissingNucleusMesh, SegmentationError, SegmentationUnavailable
+from somatic.errors import MissingNucleusMesh, RefusedLayer, SegmentationError, SegmentationUnavailable
 from somatic.nucleus import NucleusLayer
-from somatic.volume import transport
+from somatic.volume import patience
 
 LABELS = np.kron(np.random.default_rng(0).integers(1, 4, (13, 10, 8)), np.ones((4, 4, 4), int)).astype(np.uint64)
 FILE = "0-32_0-32_0-16"
@@ -75,8 +75,6 @@ def test_404_is_background(server: FileServer, store: str) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        {"status": 403},
-        {"status": 401},
         {"status": 429},
         {"status": 500},
         {"status": 503},
@@ -89,13 +87,13 @@ def test_404_is_background(server: FileServer, store: str) -> None:
     ids=str,
 )
 def test_anything_else_is_an_error(server: FileServer, store: str, fault: dict) -> None:
-    """Refused, broken, empty, foreign or cut short: a failure that may pass, in one line, and never a hole."""
+    """Busy, broken, empty, foreign or cut short: a failure that may pass, in one line, and never a hole."""
     server.faults[FILE] = Fault(**fault)
     with pytest.raises(SegmentationUnavailable, match=r"^[^\n]+$"):
         read(server, store)
 
 
-@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 500}, {"body": b"x"}, {"cut": True}], ids=str)
+@pytest.mark.parametrize("fault", [{"status": 500}, {"body": b"x"}, {"cut": True}], ids=str)
 def test_a_shard_that_fails_is_an_error(server: FileServer, fault: dict) -> None:
     """As for single files."""
     server.faults[".shard"] = Fault(**fault)
@@ -121,7 +119,7 @@ def test_a_server_that_recovers_is_read(server: FileServer) -> None:
 
 def test_a_server_that_never_answers(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever: after the time-out of every try it is a failure that may pass."""
-    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(patience, "READ_TIMEOUT_S", 0.1)
     server.faults[FILE] = Fault(wait=threading.Event())
     start = time.monotonic()
     with pytest.raises(SegmentationUnavailable, match="Timeout"):
@@ -130,16 +128,16 @@ def test_a_server_that_never_answers(server: FileServer, monkeypatch: pytest.Mon
 
 
 def test_time_outs_are_set() -> None:
-    """Without the mend cloud-files sends requests that may wait for ever."""
-    assert 0 < transport.CONNECT_TIMEOUT_S <= 30
-    assert 0 < transport.READ_TIMEOUT_S <= 120
+    """cloud-files itself sends requests that may wait for ever."""
+    assert 0 < patience.CONNECT_TIMEOUT_S <= 30
+    assert 0 < patience.READ_TIMEOUT_S <= 120
 
 
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (401, SegmentationError),
-        (403, SegmentationError),
+        (401, RefusedLayer),
+        (403, RefusedLayer),
         (404, SegmentationError),
         (500, SegmentationUnavailable),
         (503, SegmentationUnavailable),
@@ -156,9 +154,9 @@ def test_opening(server: FileServer, status: int, error: type[Exception]) -> Non
 
 
 @pytest.mark.parametrize("part", [f"{NUCLEUS}:0", f"{NUCLEUS}:0:0"])
-@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 500}, {"cut": True}, {"body": b""}], ids=str)
+@pytest.mark.parametrize("fault", [{"status": 500}, {"cut": True}, {"body": b""}], ids=str)
 def test_a_mesh_that_fails_is_not_a_missing_one(server: FileServer, part: str, fault: dict) -> None:
-    """The manifest or its fragment refused, broken, cut or empty: a failure that may pass."""
+    """The manifest or its fragment broken, cut or empty: a failure that may pass."""
     nuclei = NucleusLayer(server.url("nuclei"))
     assert nuclei.mesh(NUCLEUS).is_watertight
     server.faults[f"mesh/{part}"] = Fault(**fault)

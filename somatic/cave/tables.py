@@ -94,8 +94,10 @@ class CaveTables:
 
         Views do not name one.
         """
-        if self._cave.nucleus_segmentation is not None or self._cave.nuclei.table is None:
-            return self._cave.nucleus_segmentation
+        if self._cave.nucleus_segmentation is not None:
+            return self._cave.nucleus_segmentation.url
+        if self._cave.nuclei.table is None:
+            return None
         # Of a reference table the nuclei are the rows that it refers to, whatever layer it names itself.
         table = self._cave.nuclei.table
         table = self._queries.reference_table("table", table) or table

@@ -1,7 +1,7 @@
 """One extraction, opened: a dataset at a fixed version, what it is measured from, and where its results go."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from somatic.storage.places import DEFAULT_RESULTS, MESHES, config_hash, configu
 from somatic.storage.store import ResultStore
 from somatic.synapses import synapses_in_cutout
 from somatic.tables import Nuclei, Resolution, Synapses
+from somatic.volume.missing import refused_files_warning
 from somatic.workers.isolation import CELL_TIMEOUT_S, extract_cells_apart
 from somatic.workers.measuring import Inputs
 
@@ -152,7 +153,24 @@ class Extraction:
     def segmentation(self) -> Segmentation:
         """The segmentation at the dataset's mip."""
         server = self.dataset.cave.server if self.dataset.cave else None
-        return Segmentation(self.segmentation_url, self.dataset.mip, server)
+        access = self.dataset.access_to(self.segmentation_url)
+        return Segmentation(self.segmentation_url, self.dataset.mip, server, access=access)
+
+    def open_nuclei(self) -> NucleusLayer | None:
+        """The layer of nuclei, opened; None for a dataset without one.
+
+        Raises
+        ------
+        SegmentationError, SegmentationUnavailable
+            It cannot be read.
+        """
+        url = self.source.nucleus_segmentation
+        return NucleusLayer(url, self.dataset.access_to(url)) if url else None
+
+    @cached_property
+    def _warned(self) -> set[str]:
+        """Warnings that were given."""
+        return set()
 
     @property
     def on_graph(self) -> bool:
@@ -202,8 +220,7 @@ class Extraction:
             The segmentation is that of another version.
         """
         _ = self.segmentation
-        if self.source.nucleus_segmentation:
-            NucleusLayer(self.source.nucleus_segmentation)
+        self.open_nuclei()
         self.source.synapses(np.empty(0, dtype=np.int64), np.zeros(3), np.zeros(3))
         check_segmentation(nuclei, self.segmentation, self.title, self.source.timestamp)
 
@@ -311,6 +328,8 @@ class Extraction:
             nuclei_url=self.source.nucleus_segmentation,
             synapses=synapses,
             meshes_url=self._meshes_url,
+            segmentation_access=self.dataset.access_to(self.segmentation_url),
+            nuclei_access=self.dataset.access_to(self.source.nucleus_segmentation),
         )
 
     def extract(
@@ -323,6 +342,7 @@ class Extraction:
         memory_bytes: int | None = None,
         file_cache: str | None = None,
         stop: threading.Event | None = None,
+        on_warning: Callable[[str], None] = lambda _text: None,
     ) -> Iterator[Row]:
         """Measure some rows of a plan in a process of their own.
 
@@ -342,6 +362,8 @@ class Extraction:
             Folder where files of the segmentation are kept for the cells after these.
         stop : threading.Event, optional
             Set by another thread to end soon.
+        on_warning : callable, optional
+            Called with one line about what a user should know of the layers; each line once for all cells.
 
         Yields
         ------
@@ -368,6 +390,12 @@ class Extraction:
             waiting = {cell.nucleus_id: cell for cell in cells}
             for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
                 cell = waiting.pop(result.row["nucleus_id"])
+                if (
+                    result.refused_files
+                    and (text := refused_files_warning(inputs.segmentation_url)) not in self._warned
+                ):
+                    self._warned.add(text)
+                    on_warning(text)
                 origin = self._origin(cell, result.row, onto)
                 yield noted_row(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
         except SomaticError as error:

@@ -13,8 +13,11 @@ from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
 from somatic.errors import SegmentationUnavailable, typed_line
 from somatic.geometry.box import Box
+from somatic.volume.access import ANONYMOUS, Access
 from somatic.volume.file_cache import FileCache
 from somatic.volume.layer import read_error
+from somatic.volume.missing import RefusalCheck
+from somatic.volume.refusal import Refused
 from somatic.volume.sharding import ShardCheck
 
 # Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory. A layer of
@@ -28,6 +31,8 @@ _CONNECTIONS = 20
 FileIndex = tuple[int, ...]
 """A place in the grid of files."""
 Key = str | int
+Contents = dict[Key, "Stored | None | Refused"]
+"""Files by key; None for one that the store does not have."""
 
 
 class Stored(NamedTuple):
@@ -58,6 +63,8 @@ class LayerFiles:
         What the layer is called in an error.
     cache : FileCache, optional
         Where files are kept for who reads them next.
+    access : Access
+        As the volume was opened with.
 
     Attributes
     ----------
@@ -69,7 +76,9 @@ class LayerFiles:
         Files that came from the store so far, and their bytes as they travel.
     """
 
-    def __init__(self, volume: CloudVolume, url: str, cache: FileCache | None = None) -> None:
+    def __init__(
+        self, volume: CloudVolume, url: str, cache: FileCache | None = None, access: Access = ANONYMOUS
+    ) -> None:
         self._volume = volume
         self._url = url
         self._mip = volume.mip
@@ -84,35 +93,61 @@ class LayerFiles:
         self._store = CloudFiles(volume.meta.cloudpath, progress=False, num_threads=1 if on_disk else _CONNECTIONS)
         self._cache = cache
         self._one_at_a_time = threading.Lock()
+        self._refusals = RefusalCheck(volume, url, access)
         self.n_fetched = self.n_bytes_fetched = 0
 
-    def read(self, box: Box) -> Iterator[tuple[Box, bytes | None]]:
+    @property
+    def n_refused(self) -> int:
+        """Files so far that the store refused and that were treated as missing."""
+        return self._refusals.n_missing
+
+    def read(self, box: Box, centre_vx: np.ndarray) -> Iterator[tuple[Box, bytes | None]]:
         """Every file that holds a part of a box inside the volume, decompressed but not decoded.
+
+        Parameters
+        ----------
+        box : Box
+            In voxels of the mip, inside the volume.
+        centre_vx : (3,) int
+            A voxel whose file the store must have, if it is inside the volume; it need not be in the box.
 
         Yields
         ------
         Box
             What the file holds.
         bytes or None
-            None for one that the store does not have.
+            None for one that is missing, or refused in a way that counts as missing (`RefusalCheck.check`).
 
         Raises
         ------
         SegmentationUnavailable
             A file could not be read.
+        RefusedFile
+            A file is refused that cannot be missing, and others are served.
+        RefusedLayer
+            A file is refused, and no other is served, or the layer is read with credentials.
         """
         for indices in self._batches(box):
             contents = self._contents([self._key(index) for index in indices])
+            refused = {key: content for key, content in contents.items() if isinstance(content, Refused)}
+            if refused:
+                centre = self._key_at(centre_vx)
+                by_path = {self._path(key): one for key, one in refused.items()}
+                self._refusals.check(by_path, None if centre is None else self._path(centre))
+                contents |= dict.fromkeys(refused)
             for index in indices:
                 file_box, key = self._box(index), self._key(index)
                 # Taken out, so that one batch is gone when the next is fetched.
                 stored = contents.pop(key)
-                if stored is None:
+                assert not isinstance(stored, Refused)
+                if stored is None and key not in refused:
                     self._check_shard(key, file_box)
                 yield file_box, None if stored is None else self._decompress(stored, file_box)
 
     def fetch_into_cache(self, box: Box) -> None:
         """Have the files that hold a part of a box inside the volume in the cache, so that reading it does not wait.
+
+        Those that the store refuses are not kept.
 
         Raises
         ------
@@ -146,8 +181,8 @@ class LayerFiles:
             file_bytes = int(file_bytes * _CODED_SHARE)
         return int(np.clip(BATCH_BYTES // max(file_bytes, 1), 1, _FILES_PER_BATCH))
 
-    def _contents(self, keys: list[Key]) -> dict[Key, Stored | None]:
-        """Files, from the cache as far as it has them; it has them afterwards."""
+    def _contents(self, keys: list[Key]) -> Contents:
+        """Files, from the cache as far as it has them; it has them afterwards, but for those that were refused."""
         cache = self._cache
         if cache is None:
             return self._fetch(keys)
@@ -159,34 +194,80 @@ class LayerFiles:
             missing = [key for key in missing if key not in contents]
             fetched = self._fetch(missing)
             for key, stored in fetched.items():
-                if stored is None or stored.content:
+                if stored is None or (isinstance(stored, Stored) and stored.content):
                     cache.put(self._name(key), stored.to_bytes() if stored else b"")
         return contents | fetched
 
-    def _kept(self, cache: FileCache, keys: list[Key]) -> dict[Key, Stored | None]:
+    def _kept(self, cache: FileCache, keys: list[Key]) -> Contents:
         kept = ((key, cache.get(self._name(key))) for key in keys)
         return {key: Stored.of(content) if content else None for key, content in kept if content is not None}
 
-    def _fetch(self, keys: list[Key]) -> dict[Key, Stored | None]:
-        """Files from the store; None for one that it does not have."""
+    def _fetch(self, keys: list[Key]) -> Contents:
+        """Files from the store."""
         if not keys:
             return {}
         try:
-            if self._reader:
-                compression = str(self._reader.spec.data_encoding).replace("raw", "")
-                contents = self._reader.get_data(keys, self._folder, progress=False, raw=True)
-                fetched = {key: _stored(content, compression) for key, content in contents.items()}
-            else:
-                files = self._store.get(keys, raw=True)
-                fetched = {file["path"]: _stored(file["content"], file["compress"] or "") for file in files}
+            fetched = self._fetch_from_shards(keys) if self._reader else self._fetch_files(keys)
         except MemoryError:
             raise
         except Exception as error:
             raise read_error(self._url, error) from error
-        sizes = [len(stored.content) for stored in fetched.values() if stored]
-        self.n_fetched += len(sizes)
-        self.n_bytes_fetched += sum(sizes)
+        served = {key: stored for key, stored in fetched.items() if isinstance(stored, Stored)}
+        if served:
+            self._refusals.served = self._path(next(iter(served)))
+        self.n_fetched += len(served)
+        self.n_bytes_fetched += sum(len(stored.content) for stored in served.values())
         return fetched
+
+    def _fetch_files(self, keys: list[Key]) -> Contents:
+        fetched: Contents = {}
+        for file in self._store.get(keys, raw=True, raise_errors=False):
+            error = file["error"]
+            if error is not None and not isinstance(error, Refused):
+                raise error
+            content = file["content"]
+            fetched[file["path"]] = error or (None if content is None else Stored(content, file["compress"] or ""))
+        return fetched
+
+    def _fetch_from_shards(self, keys: list[Key]) -> Contents:
+        assert self._reader is not None
+        compression = str(self._reader.spec.data_encoding).replace("raw", "")
+        fetched: Contents = {}
+        waiting = set(keys)
+        while waiting:
+            try:
+                contents = self._reader.get_data(waiting, self._folder, progress=False, raw=True)
+            except Refused as refused:
+                # The reader fetches from several shards at once, and does not say what else it got.
+                of_shard = {key for key in waiting if refused.key.endswith(f"/{self._path(key)}")}
+                if not of_shard:
+                    raise
+                if self._has_index(self._path(next(iter(of_shard)))):
+                    refused = Refused(refused.key, f"{refused}, after its index was served", code="served")
+                fetched |= dict.fromkeys(of_shard, refused)
+                waiting -= of_shard
+            else:
+                fetched |= {
+                    key: None if content is None else Stored(content, compression) for key, content in contents.items()
+                }
+                break
+        return fetched
+
+    def _has_index(self, shard: str) -> bool:
+        assert self._reader is not None
+        indices = self._reader.shard_index_cache
+        return shard in indices and indices[shard] is not None
+
+    def _key_at(self, voxel: np.ndarray) -> Key | None:
+        """Key of the file of a voxel; None outside the volume."""
+        if Box(voxel, voxel + 1).clipped_to(self.bounds).n_voxels == 0:
+            return None
+        index = (voxel - self.bounds.lower_vx) // self.shape
+        return self._key(tuple(index.tolist()))
+
+    def _path(self, key: Key) -> str:
+        """The file that is requested for a key: itself, or the shard that it is in."""
+        return f"{self._folder}/{self._reader.get_filename(key)}" if self._reader else str(key)
 
     def _decompress(self, stored: Stored, file_box: Box) -> bytes:
         try:
@@ -228,7 +309,3 @@ class LayerFiles:
         return SegmentationUnavailable(
             f"the file of voxels {name} at mip {self._mip} of {self._url} does not decode: {typed_line(error)}"
         )
-
-
-def _stored(content: bytes | None, compression: str) -> Stored | None:
-    return None if content is None else Stored(content, compression)

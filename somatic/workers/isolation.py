@@ -4,6 +4,7 @@ Results come through a pipe one by one. The cell that a process died of is there
 a process that measures it alone, and if that dies too, it alone has failed.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -193,6 +194,8 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # cloud-files prints the name of a file that it cannot decompress; stdout belongs to the parent.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    # What is logged of a cell's files comes with its result, else it would be repeated by each process.
+    logging.getLogger("somatic.volume").setLevel(logging.ERROR)
     # cloud-volume's progress bars would take a semaphore that stays behind when this process is killed.
     tqdm.tqdm.set_lock(threading.RLock())
     try:

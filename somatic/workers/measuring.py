@@ -11,11 +11,12 @@ from typing import Any
 
 from somatic.cell import Cell, cell_box, empty_row, extract_cell
 from somatic.cutout import Segmentation
-from somatic.errors import SomaticError, StoreError, UnexpectedError
+from somatic.errors import RefusedLayer, SomaticError, StoreError, UnexpectedError
 from somatic.features import Row
 from somatic.nucleus import NucleusLayer
 from somatic.results.mesh_layer import MeshLayer
 from somatic.tables import Synapses
+from somatic.volume.access import ANONYMOUS, Access
 from somatic.volume.file_cache import FileCache
 
 
@@ -43,6 +44,8 @@ class Inputs:
         Layer in which soma meshes are stored; None stores none.
     file_cache : str or None
         Folder where files of the segmentation are kept for the cells that follow; None keeps none.
+    segmentation_access, nuclei_access : Access
+        Whether the layers are read anonymously or with the user's credentials, which the process finds itself.
     """
 
     segmentation_url: str
@@ -54,13 +57,15 @@ class Inputs:
     synapses: Synapses | None = None
     meshes_url: str | None = None
     file_cache: str | None = None
+    segmentation_access: Access = ANONYMOUS
+    nuclei_access: Access = ANONYMOUS
 
 
 @dataclass
 class CellResult:
     """The row of one cell, how long each stage took in seconds, what went wrong (None when ok), and what was read.
 
-    `segmentation_files` and `segmentation_bytes` are None when nobody knows.
+    `segmentation_files` and `segmentation_bytes` are None when nobody knows; `refused_files` were treated as missing.
     """
 
     row: Row
@@ -68,6 +73,7 @@ class CellResult:
     error: SomaticError | None = None
     segmentation_files: int | None = None
     segmentation_bytes: int | None = None
+    refused_files: int = 0
 
 
 class CellMeasurer:
@@ -87,10 +93,12 @@ class CellMeasurer:
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
         cache = FileCache(inputs.file_cache) if inputs.file_cache else None
-        self._segmentation = Segmentation(inputs.segmentation_url, inputs.mip, cache=cache)
-        self._nuclei = NucleusLayer(inputs.nuclei_url) if inputs.nuclei_url else None
+        self._segmentation = Segmentation(
+            inputs.segmentation_url, inputs.mip, cache=cache, access=inputs.segmentation_access
+        )
+        self._nuclei = NucleusLayer(inputs.nuclei_url, inputs.nuclei_access) if inputs.nuclei_url else None
         self._meshes = MeshLayer(inputs.meshes_url) if inputs.meshes_url else None
-        self._n_files = self._n_bytes = 0
+        self._n_files = self._n_bytes = self._n_refused = 0
 
     def all_of(self, cells: list[Cell]) -> Iterator[CellResult]:
         """Measure cells, the files of the next one fetched meanwhile where there is a cache; raises as for one cell."""
@@ -125,13 +133,21 @@ class CellMeasurer:
             So that who watches this process sees a lack of memory as such, whoever notices it first.
         StoreError
             Meshes cannot be stored, which is no fault of the cell.
+        RefusedLayer
+            The store of a layer refuses its files, which is none either.
         """
         result = self._measure(cell, when_read)
         # Since the last result, not since this cell began: its files may have come in between, fetched ahead.
-        n_files, n_bytes = self._segmentation.n_files_fetched, self._segmentation.n_bytes_fetched
+        segmentation = self._segmentation
+        n_files, n_bytes, n_refused = (
+            segmentation.n_files_fetched,
+            segmentation.n_bytes_fetched,
+            segmentation.n_files_refused,
+        )
         result.segmentation_files = n_files - self._n_files
         result.segmentation_bytes = n_bytes - self._n_bytes
-        self._n_files, self._n_bytes = n_files, n_bytes
+        result.refused_files = n_refused - self._n_refused
+        self._n_files, self._n_bytes, self._n_refused = n_files, n_bytes, n_refused
         return result
 
     def _measure(self, cell: Cell, when_read: Callable[[], Any] | None) -> CellResult:
@@ -150,7 +166,7 @@ class CellMeasurer:
             if self._meshes and measured.soma is not None:
                 with measured.stage("store"):
                     self._meshes.put(cell.nucleus_id, measured.soma)
-        except (MemoryError, StoreError):
+        except (MemoryError, StoreError, RefusedLayer):
             raise
         except SomaticError as error:
             return failed(cell, inputs, error)
