@@ -105,7 +105,7 @@ class NucleusLayer:
             serves = is_served(self._volume, "info")
         except Exception as error:
             raise read_error(self.url, error) from error
-        if self._access.credentials or not serves:
+        if self._access.credentials or not serves or not refused.is_answer:
             return RefusedLayer(f"reading the mesh of nucleus {nucleus_id} in {self.url} failed: {refused}")
         if is_listed or not refused.may_be_missing:
             return RefusedFile(f"the mesh of nucleus {nucleus_id} cannot be read: {refused} for {refused.key}")

@@ -223,7 +223,7 @@ class LayerFiles:
         fetched: Contents = {}
         for file in self._store.get(keys, raw=True, raise_errors=False):
             error = file["error"]
-            if error is not None and not isinstance(error, Refused):
+            if error is not None and not (isinstance(error, Refused) and error.is_answer):
                 raise error
             content = file["content"]
             fetched[file["path"]] = error or (None if content is None else Stored(content, file["compress"] or ""))
@@ -240,10 +240,10 @@ class LayerFiles:
             except Refused as refused:
                 # The reader fetches from several shards at once, and does not say what else it got.
                 of_shard = {key for key in waiting if refused.key.endswith(f"/{self._path(key)}")}
-                if not of_shard:
+                if not of_shard or not refused.is_answer:
                     raise
                 if self._has_index(self._path(next(iter(of_shard)))):
-                    refused = Refused(refused.key, f"{refused}, after its index was served", code="served")
+                    refused = Refused(refused.key, f"{refused}, after its index was served", refused.status, "served")
                 fetched |= dict.fromkeys(of_shard, refused)
                 waiting -= of_shard
             else:

@@ -16,7 +16,7 @@ class Refused(Exception):
     reason : str
         What the store says, on one line.
     status : int, optional
-        HTTP status.
+        HTTP status; None where something else than the store's answer keeps every file from being read.
     code : str
         The store's own error code; empty where it gives none.
     """
@@ -26,6 +26,11 @@ class Refused(Exception):
         self.key = key
         self.status = status
         self.code = code
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the store has answered about this one file."""
+        return self.status is not None
 
     @property
     def may_be_missing(self) -> bool:
