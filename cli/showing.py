@@ -35,7 +35,7 @@ def show_estimate(
         f"({_counted(estimate.shards, 'shard')})"
     )
     lines = (
-        ("segmentation", extraction.segmentation_url),
+        ("segmentation", extraction.segmentation_url + _paid_by(extraction, extraction.segmentation_url)),
         ("results", extraction.store.url),
         ("done already", _counted(estimate.done, "cell")),
         ("to measure", to_measure if estimate.missing else "nothing"),
@@ -56,6 +56,14 @@ def show_remarks(remarks: Iterable[str | None]) -> None:
     for remark in remarks:
         if remark:
             typer.echo(remark, err=True)
+
+
+def _paid_by(extraction: "Extraction", url: str) -> str:
+    """What to add to the URL of a layer that is not read anonymously."""
+    access = extraction.dataset.access_to(url)
+    if not access.credentials:
+        return ""
+    return f" (with your credentials{', at your cost' if access.requester_pays else ''})"
 
 
 def _saved(extraction: "Extraction", candidates: tuple[int, int] | None) -> list[tuple[str, str]]:

@@ -1,17 +1,19 @@
-"""Stands before an S3 server and lets it be slow, or say that it is too busy."""
+"""Stands before a server of buckets and lets it be slow, be too busy, or refuse requests as private buckets do."""
 
 import http.client
 import threading
 import time
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
 _BUSY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+_DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
 class S3Proxy:
-    """Hands requests on to an S3 server.
+    """Hands requests on to an S3 server, or one of Google's storage.
 
     Parameters
     ----------
@@ -28,6 +30,12 @@ class S3Proxy:
         How many requests were answered with 503.
     refuses : int or None
         It is no longer busy when it has answered so many with 503; None: for ever.
+    requests : list of (str, dict)
+        Path and headers of every request, names in lower case.
+    allows : callable
+        Whether a request with this path and these headers may pass; else the answer is 403.
+    hides_missing : bool
+        Answers 403 in place of 404, as S3 does where a bucket may not be listed.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -35,6 +43,9 @@ class S3Proxy:
         self.delay_s = 0.0
         self.refused = 0
         self.refuses: int | None = None
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.allows: Callable[[str, Mapping[str, str]], bool] = lambda _path, _headers: True
+        self.hides_missing = False
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self, urlsplit(endpoint).netloc))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -71,7 +82,12 @@ def _handler(proxy: S3Proxy, behind: str) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             body = self._body()
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            proxy.requests.append((self.path, headers))
             time.sleep(proxy.delay_s)
+            if not proxy.allows(self.path, headers):
+                self._send(403, {"Content-Type": "application/xml"}, _DENIED)
+                return
             if proxy.refuse():
                 self._send(503, {"Content-Type": "application/xml"}, _BUSY)
                 return
@@ -79,6 +95,9 @@ def _handler(proxy: S3Proxy, behind: str) -> type[BaseHTTPRequestHandler]:
             try:
                 connection.request(self.command, self.path, body, dict(self.headers.items()))
                 answer = connection.getresponse()
+                if answer.status == 404 and proxy.hides_missing:
+                    self._send(403, {"Content-Type": "application/xml"}, _DENIED)
+                    return
                 self._send(answer.status, dict(answer.headers.items()), answer.read())
             finally:
                 connection.close()

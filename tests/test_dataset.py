@@ -23,7 +23,7 @@ from somatic.errors import DatasetError
 from somatic.report.depth import depth_um
 from somatic.source import open_segmentation_url, open_source
 from somatic.validation import validated
-from somatic.volume.access import ANONYMOUS
+from somatic.volume.access import ANONYMOUS, Access
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
@@ -145,6 +145,81 @@ def test_segmentations_become_urls(tmp_path: Path, written: str, meant: str) -> 
         assert source.nucleus_segmentation
         assert source.nucleus_segmentation.url == meant
         assert dataset.access_to(meant) == ANONYMOUS
+
+
+PRIVATE = '{url = "s3://bucket/seg", credentials = true}'
+PAID = '{url = "gs://bucket/nuclei", credentials = true, requester_pays = true}'
+
+
+def test_layers_that_need_credentials(tmp_path: Path) -> None:
+    """A layer may be a table with its URL, and only what is named like that is read with credentials."""
+    text = f"""
+name = "volume"
+mip = 0
+segmentation = {PRIVATE}
+[segmentations]
+5 = "s3://bucket/seg_5"
+6 = {PRIVATE.replace("seg", "seg_6")}
+[files]
+nuclei = "nuclei.csv"
+resolution_nm = [4, 4, 40]
+nucleus_segmentation = {PAID}
+"""
+    dataset = load(tmp_path, text)
+    assert dataset.segmentation_for(0) == "precomputed://s3://bucket/seg"
+    assert dataset.access_to("precomputed://s3://bucket/seg") == Access(credentials=True)
+    assert dataset.access_to(dataset.segmentation_for(5)) == ANONYMOUS
+    assert dataset.access_to(dataset.segmentation_for(6)) == Access(credentials=True)
+    nuclei = open_source(dataset).nucleus_segmentation
+    assert nuclei == "precomputed://gs://bucket/nuclei"
+    assert dataset.access_to(nuclei) == Access(credentials=True, requester_pays=True)
+    assert dataset.access_to("precomputed://s3://bucket/another") == ANONYMOUS
+    assert dataset.access_to(None) == ANONYMOUS
+    assert dataset.flat_versions == [5, 6]
+    assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
+    dumped = dataset.model_dump(mode="json")
+    assert dumped["segmentation"] == {
+        "url": "precomputed://s3://bucket/seg",
+        "credentials": True,
+        "requester_pays": False,
+    }
+    assert dumped["segmentations"]["5"] == "precomputed://s3://bucket/seg_5"
+
+
+def test_a_graph_with_a_private_watershed(tmp_path: Path) -> None:
+    """The table is about the bucket that the graph names."""
+    graph = '{url = "graphene://https://host/segmentation/table/a", credentials = true, requester_pays = true}'
+    dataset = load(tmp_path, CAVE.replace('"precomputed://gs://bucket/seg"', graph))
+    assert dataset.access_to(dataset.segmentation_for(1)) == Access(credentials=True, requester_pays=True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ('{url = "seg", credentials = true}', ["segmentation: credentials are for layers on gs://, s3:// or https://"]),
+        ('{url = "s3://b/s", requester_pays = true}', ["segmentation: requester_pays is for", "credentials = true"]),
+        (
+            '{url = "https://h/s", credentials = true, requester_pays = true}',
+            ["requester_pays is for", "gs:// or s3://"],
+        ),
+        ('{url = "s3://https://h/b/s", credentials = true}', ["expected s3://BUCKET/...", "AWS_ENDPOINT_URL"]),
+        ('{url = "s3://b/s", credentials = "yes"}', ["segmentation.credentials: found 'yes'", "anonymously"]),
+        ('{url = "s3://b/s", credential = true}', ["segmentation.credential: unknown key, did you mean credentials?"]),
+        ("{credentials = true}", ["segmentation.url: missing", "s3://bucket/segmentation"]),
+        ('{url = "zarr://s3://b/s"}', ["segmentation.url: found 'zarr://s3://b/s'"]),
+        ('"https://me:word@h/s"', ["segmentation: found a password in a URL"]),
+        (
+            '"precomputed://middleauth+https://h/s"',
+            ["middleauth+https:// cannot be read", "s3://, http:// or https://"],
+        ),
+        ('"precomputed://mem://h/s"', ["mem:// cannot be read"]),
+    ],
+)
+def test_layers_that_cannot_be_read_like_that(tmp_path: Path, layer: str, said: list[str]) -> None:
+    """One line with the key, and what is expected there."""
+    text = refusal(tmp_path, CAVE.replace('"precomputed://gs://bucket/seg"', layer))
+    assert all(part in text for part in said), text
+    assert "word@" not in text
 
 
 def test_other_paths_count_from_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,8 +126,9 @@ def _advice(url: str, access: Access) -> str:
 
 def _is_precomputed(url: str) -> bool:
     try:
-        extract_cloudfiles(url)
-        path = extract(url)
+        place = to_https_protocol(url)
+        extract_cloudfiles(place)
+        path = extract(place)
         # Of others, such as middleauth+https, cloud-files would look up a token of this machine and send it there.
         return path.format == "precomputed" and path.protocol in _PROTOCOLS
     except (UnsupportedProtocolError, UnsupportedStoreError):

@@ -5,8 +5,10 @@ not exist, which becomes background. Where a layer was opened by us its files ar
 cloud-files' own; whatever else this process reads and writes with cloud-files stays as it is.
 """
 
+import gzip
 import posixpath
 import re
+import zlib
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ _FORBIDDEN = 403
 _VOXELS = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+")
 # How cloud-volume names compressed files on a disk, and what they are then.
 _ENDINGS = {"": None, ".gz": "gzip", ".br": "br"}
+_GZIP = b"\x1f\x8b\x08"
 _AS_NAMED = ("info", "provenance")
 
 
@@ -132,7 +135,8 @@ class _Interface(StorageInterface):
                 continue
             if found:
                 self._note(key, ending)
-                return found[0], _ENDINGS[ending] or found[1], None, None
+                content, encoding = found
+                return content, _ENDINGS[ending] or encoding or _unnamed_encoding(content), None, None
         # The info file of a mesh layer is optional, and some stores do not tell whether they have one.
         if refused and not (refused.status == _FORBIDDEN and file_path.endswith("/info")):
             raise refused
@@ -174,6 +178,18 @@ class _Interface(StorageInterface):
         folder, name = posixpath.split(key)
         if _VOXELS.fullmatch(name):
             self._endings[folder] = ending
+
+
+def _unnamed_encoding(content: bytes) -> str | None:
+    """Encoding of a file of which the store names none: some lose that it was uploaded gzipped."""
+    if not content.startswith(_GZIP):
+        return None
+    try:
+        gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        return None
+    # Its checksum is right, so it is no other file that begins like this.
+    return "gzip"
 
 
 def _route_of(path: ExtractedPath) -> _Route | None:
