@@ -1,6 +1,7 @@
-"""Makes cloud-files try a failed request again without waiting; preloaded by the fork server of the tests."""
+"""Makes a failed request for a file be tried again without waiting; preloaded by the fork server of the tests."""
 
 import tenacity
-from cloudfiles.interfaces import HttpInterface
 
-HttpInterface.get_file.retry.wait = tenacity.wait_none()
+from somatic.volume import patience
+
+patience.WAIT = tenacity.wait_none()
