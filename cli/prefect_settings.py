@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from somatic.home import substitute_home
+
 _CONNECT_S = 5.0
 """Prefect's client tries four times to connect."""
 _ANSWER_S = 20.0
@@ -25,6 +27,8 @@ def prepare_prefect(home: Path | None = None) -> None:
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
             del os.environ[name]
         os.environ["PREFECT_HOME"] = str(home)
+    elif substitute := substitute_home():
+        os.environ.setdefault("PREFECT_HOME", f"{substitute}/prefect")
     for name, value in {
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

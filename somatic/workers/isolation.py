@@ -195,7 +195,7 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
     # cloud-files prints the name of a file that it cannot decompress; stdout belongs to the parent.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     # What is logged of a cell's files comes with its result, else it would be repeated by each process.
-    logging.getLogger("somatic.volume").setLevel(logging.ERROR)
+    logging.getLogger("somatic.volume.missing").setLevel(logging.ERROR)
     # cloud-volume's progress bars would take a semaphore that stays behind when this process is killed.
     tqdm.tqdm.set_lock(threading.RLock())
     try:
