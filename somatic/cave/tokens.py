@@ -239,7 +239,8 @@ def _bundled() -> dict[str, frozenset[str]]:
     for dataset in map(load_dataset, dataset_names()):
         if dataset.cave is None:
             continue
-        graphs = {graph_address(url) for url in (dataset.segmentation, *dataset.segmentations.values()) if url}
+        layers = (dataset.segmentation, *dataset.segmentations.values())
+        graphs = {graph_address(layer.url) for layer in layers if layer}
         server = _host(dataset.cave.server)
         hosts[server] = hosts.get(server, frozenset()) | {_host(graph) for graph in graphs if graph}
     return hosts
