@@ -45,14 +45,19 @@ def put_sharded_volume(
     encoding: str = "compressed_segmentation",
     data_encoding: str = "gzip",
     index_encoding: str = "gzip",
+    preshift_bits: int = 1,
+    minishard_bits: int = 2,
 ) -> str:
-    """Write labels as a sharded layer of 2 x 2 x 2 chunks a shard and return its URL; empty chunks are left out."""
+    """Write labels as a sharded layer and return its URL; empty chunks are left out.
+
+    Shard files have 2 x 2 x 2 chunks, or as many as the two numbers of bits say.
+    """
     info = _info(labels, resolution_nm, offset_vx, file_shape, encoding, "segmentation", None)
     info["scales"][0]["sharding"] = {
         "@type": "neuroglancer_uint64_sharded_v1",
         "hash": "identity",
-        "preshift_bits": 1,
-        "minishard_bits": 2,
+        "preshift_bits": preshift_bits,
+        "minishard_bits": minishard_bits,
         "shard_bits": 20,
         "minishard_index_encoding": index_encoding,
         "data_encoding": data_encoding,

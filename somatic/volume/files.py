@@ -18,6 +18,7 @@ from somatic.volume.file_cache import FileCache
 from somatic.volume.layer import read_error
 from somatic.volume.missing import RefusalCheck
 from somatic.volume.refusal import Refused
+from somatic.volume.shard_files import ShardFiles
 from somatic.volume.sharding import ShardCheck
 
 # Files fetched together: enough to keep the connections busy, few enough that raw ones fit in memory. A layer of
@@ -86,11 +87,12 @@ class LayerFiles:
         self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
         self.shape = np.array(volume.chunk_size, dtype=np.int64)
         self._folder = volume.meta.key(self._mip)
-        self._reader = volume.image.shard_reader(self._mip) if volume.image.is_sharded(self._mip) else None
-        self._shards = ShardCheck(volume, self._mip) if self._reader else None
         # Threads hide how long an answer takes; a disk answers at once.
         on_disk = volume.meta.path.protocol == "file"
         self._store = CloudFiles(volume.meta.cloudpath, progress=False, num_threads=1 if on_disk else _CONNECTIONS)
+        is_sharded = volume.image.is_sharded(self._mip)
+        self._shards = ShardFiles(volume, self._store, url, cache) if is_sharded else None
+        self._shard_check = ShardCheck(volume, self._mip) if is_sharded else None
         self._cache = cache
         self._one_at_a_time = threading.Lock()
         self._refusals = RefusalCheck(volume, url, access)
@@ -188,6 +190,8 @@ class LayerFiles:
             return self._fetch(keys)
         contents = self._kept(cache, keys)
         missing = [key for key in keys if key not in contents]
+        if missing and self._shards:
+            self._load_indices(cache, missing)
         # Locks are those of the process, so that its threads must take turns.
         with self._one_at_a_time, cache.claimed(map(self._name, missing)):
             contents |= self._kept(cache, missing)
@@ -207,7 +211,7 @@ class LayerFiles:
         if not keys:
             return {}
         try:
-            fetched = self._fetch_from_shards(keys) if self._reader else self._fetch_files(keys)
+            fetched = self._fetch_from_shards(keys) if self._shards else self._fetch_files(keys)
         except MemoryError:
             raise
         except Exception as error:
@@ -230,33 +234,30 @@ class LayerFiles:
         return fetched
 
     def _fetch_from_shards(self, keys: list[Key]) -> Contents:
-        assert self._reader is not None
-        compression = str(self._reader.spec.data_encoding).replace("raw", "")
+        assert self._shards is not None
         fetched: Contents = {}
-        waiting = set(keys)
-        while waiting:
-            try:
-                contents = self._reader.get_data(waiting, self._folder, progress=False, raw=True)
-            except Refused as refused:
-                # The reader fetches from several shards at once, and does not say what else it got.
-                of_shard = {key for key in waiting if refused.key.endswith(f"/{self._path(key)}")}
-                if not of_shard or not refused.is_answer:
-                    raise
-                if self._has_index(self._path(next(iter(of_shard)))):
-                    refused = Refused(refused.key, f"{refused}, after its index was served", refused.status, "served")
-                fetched |= dict.fromkeys(of_shard, refused)
-                waiting -= of_shard
+        for code, content in self._shards.fetch(map(int, keys)).items():
+            if isinstance(content, bytes):
+                fetched[code] = Stored(content, self._shards.compression)
+            elif isinstance(content, Refused) and self._shards.has_index(self._shards.path(code)):
+                said = f"{content}, after its index was served"
+                fetched[code] = Refused(content.key, said, content.status, "served")
             else:
-                fetched |= {
-                    key: None if content is None else Stored(content, compression) for key, content in contents.items()
-                }
-                break
+                fetched[code] = content
         return fetched
 
-    def _has_index(self, shard: str) -> bool:
-        assert self._reader is not None
-        indices = self._reader.shard_index_cache
-        return shard in indices and indices[shard] is not None
+    def _load_indices(self, cache: FileCache, keys: list[Key]) -> None:
+        """Read the indices that voxel chunks are located by; the cache has them afterwards."""
+        assert self._shards is not None
+        codes = [int(key) for key in keys]
+        names = {f"{self._url} {self._shards.path(code)}" for code in codes}
+        with self._one_at_a_time, cache.claimed(names):
+            try:
+                self._shards.locate(codes)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise read_error(self._url, error) from error
 
     def _key_at(self, voxel: np.ndarray) -> Key | None:
         """Key of the file of a voxel; None outside the volume."""
@@ -267,7 +268,7 @@ class LayerFiles:
 
     def _path(self, key: Key) -> str:
         """The file that is requested for a key: itself, or the shard that it is in."""
-        return f"{self._folder}/{self._reader.get_filename(key)}" if self._reader else str(key)
+        return self._shards.path(int(key)) if self._shards else str(key)
 
     def _decompress(self, stored: Stored, file_box: Box) -> bytes:
         try:
@@ -287,7 +288,7 @@ class LayerFiles:
 
     def _key(self, index: FileIndex) -> Key:
         """What the file of a grid index is called in its store: a path, or in shards a number."""
-        if self._reader:
+        if self._shards:
             grid = np.ceil(np.array(self.bounds.shape) / self.shape).astype(np.uint32)
             return int(compressed_morton_code(np.array(index, dtype=np.uint32), grid))
         box = self._box(index)
@@ -296,8 +297,8 @@ class LayerFiles:
     def _check_shard(self, key: Key, file_box: Box) -> None:
         """Make sure that a file which was not found is not one whose shard is cut short."""
         try:
-            if self._shards:
-                self._shards.check(int(key))
+            if self._shard_check:
+                self._shard_check.check(int(key))
         except MemoryError:
             raise
         except Exception as error:
