@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster lint types format lock image clean
+.PHONY: help demo test test-all test-cluster test-image lint types format lock image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,11 +42,19 @@ demo: $(VENV)/.runtime ## features of every cell of a made-up volume, in ./somat
 # Without KUBECONFIG, since the tests of the cluster must not begin on whatever cluster a person works with. Three
 # processes also on two cores, since many tests wait for other processes. In the order of the files those that take long
 # come first, else one of them would be the last and alone.
-test: $(VENV)/.dev lint types ## lint, types and all tests but those of a cluster
-	@KUBECONFIG= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST := KUBECONFIG= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.dev lint types ## lint, types and the tests of every part, in some minutes
+	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.dev ## also accidents, servers that are away, hostile input, pages in a browser
+	@$(PYTEST) $(PYTEST_ARGS)
 
 test-cluster: $(VENV)/.dev ## runs and accidents on the Kubernetes cluster that KUBECONFIG names
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
+
+test-image: $(VENV)/.dev ## builds the container image and runs the demo in it
+	@SOMATIC_TEST_IMAGE=1 $(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## style, and that every import is a declared dependency
 	@$(BIN)/ruff check .

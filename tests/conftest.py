@@ -21,6 +21,16 @@ from sessions import SMALL_UM, once_a_session
 
 from sandbox.phantom.scene import Scene, write_scene
 
+SLOW = {
+    "cli": {"cell", "report", "snippets", "waiting", "watch"},
+    "deployments": {"apply", "command", "effects"},
+    "flows": {"fanout", "faults", "limits", "missing_files", "new_version_faults", "own_server", "prefect", "receipts"}
+    | {"resume", "retries", "reuse_faults", "secrets", "stale", "watch", "what_a_run_cost"},
+    "hostile": {"dataset_files", "layers", "meshes", "result_sets", "table_files"},
+    "tests": {"isolation", "missing_files", "private_layers", "using_results", "working_folder"},
+}
+"""By folder, the files `test_<name>.py` or `test_command_<name>.py` that `make test` leaves to `make test-all`."""
+
 # On a busy machine an example may take any time.
 settings.register_profile("somatic", deadline=None)
 settings.load_profile("somatic")
@@ -33,6 +43,14 @@ _S3 = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files."""
+    for item in items:
+        name = item.path.stem.removeprefix("test_").removeprefix("command_")
+        if name in SLOW.get(item.path.parent.name, ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
