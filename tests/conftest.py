@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import time
 import uuid
@@ -31,6 +32,8 @@ SLOW = {
 }
 """By folder, the files `test_<name>.py` or `test_command_<name>.py` that `make test` leaves to `make test-all`."""
 
+# A shell that starts the tests in the background makes them and their children ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a busy machine an example may take any time.
 settings.register_profile("somatic", deadline=None)
 settings.load_profile("somatic")
