@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sessions import once_a_session
 
-_START_S = 120
+_START_S = 600
 
 
 class PrefectServer:

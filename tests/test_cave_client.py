@@ -180,9 +180,14 @@ def test_passing_fault_while_connecting(server: CaveServer) -> None:
 
 
 def test_unknown_datastack(server: CaveServer) -> None:
-    """A datastack that is not there: which there are."""
-    with pytest.raises(CaveError, match="has no datastack tiny_pulic; there are: tiny_public"):
-        connect(source(server.url, "tiny_pulic"), HURRY)
+    """A datastack that is not there: which there are. A server that checks tokens says 400, another one 404."""
+    with CaveServer(DATASTACK) as open_to_all:
+        for running in (server, open_to_all):
+            before = len(running.requests)
+            with pytest.raises(CaveError, match="has no datastack tiny_pulic; there are: tiny_public"):
+                connect(source(running.url, "tiny_pulic"), HURRY)
+            asked = [request.path for request in running.requests[before:]]
+            assert sum("tiny_pulic" in path for path in asked) == 1
 
 
 def test_server_that_is_no_cave() -> None:

@@ -46,6 +46,16 @@ def test_no_such_mip(tmp_path: Path) -> None:
     Segmentation(f"precomputed://file://{tmp_path}", 1)
 
 
+def test_a_layer_that_would_get_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cloud-files would send a token of this machine to whatever host such a URL names: it is refused before."""
+    secrets = tmp_path / ".cloudvolume/secrets"
+    secrets.mkdir(parents=True)
+    (secrets / "cave-secret.json").write_text('{"token": "secret"}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a host was looked up"))
+    assert "not a Precomputed layer" in refused("precomputed://middleauth+https://evil.example/layer")
+
+
 def test_an_image_is_no_segmentation(tmp_path: Path) -> None:
     """A layer of grey values is refused, whatever its values."""
     assert "'image'" in refused(put_volume(tmp_path, LABELS.astype(np.uint8), layer_type="image"))

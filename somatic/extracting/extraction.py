@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from somatic.cave.tokens import check_host, graph_address, where_the_token_goes
+from somatic.cave.tokens import check_host, find_token, graph_address, where_the_token_goes
 from somatic.cell import Cell, cell_box
 from somatic.check import check_segmentation
 from somatic.cutout import Segmentation
@@ -104,8 +104,11 @@ class Extraction:
         source = open_source(dataset, version)
         url = open_segmentation_url(dataset, source)
         graph = graph_address(url)
+        # A graph that must not get the token is refused before anything is queried.
         if graph and dataset.cave:
             check_host(graph, dataset.cave.server)
+        elif graph:
+            find_token(graph)
         extraction = cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
         return extraction.on(base) if base else extraction
 

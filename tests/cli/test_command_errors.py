@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_line import NO_PERMISSION, NO_TERMS, Run, changed
+from command_line import NO_PERMISSION, NO_TERMS, TOKEN, Run, changed
 
 from sandbox.cave.server import CaveServer
 from sandbox.phantom.scene import Scene
@@ -109,6 +109,42 @@ def test_tokens(
     for part in says:
         assert part in ran.error
     assert not token or token not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        ("cave", [(r'server = ".*"', 'server = "https://evil.example"')], ["not sent to https://evil.example,"]),
+        (
+            "cave",
+            [(r'server = ".*"', 'server = "http://cave.example"')],
+            ["only sent over https", "http://cave.example"],
+        ),
+        (
+            "cave",
+            [(r'\n1 = ".*"', '\n1 = "graphene://https://evil.example/segmentation/table/t"')],
+            ["to evil.example,"],
+        ),
+        ("files", [(r'segmentation = ".*seg.*"', 'segmentation = "graphene://https://evil.example/s/table/t"')], []),
+    ],
+)
+def test_hosts_that_must_not_get_the_token(
+    run: Run, cave_toml: Path, files_toml: Path, kind: str, changes: list[tuple[str, str]], says: list[str]
+) -> None:
+    """A dataset file that names such a server or graph is refused; the line says how to allow it, if it can be."""
+    text = {"cave": cave_toml, "files": files_toml}[kind].read_text()
+    for old, new in changes:
+        text, times = re.subn(old, new, text, count=1)
+        assert times == 1
+    Path("evil.toml").write_text(text)
+    for command in (["plan", "evil.toml"], ["cell", "evil.toml", "5"]):
+        ran = run(*command, "--version", 1)
+        assert ran.status == 1
+        for part in says:
+            assert part in ran.error
+        assert "evil.example" not in ran.error or "CAVE_TOKEN_HOSTS" in ran.error
+        assert "the token of CAVE goes to" not in ran.err
+        assert TOKEN not in ran.out + ran.err
 
 
 @pytest.mark.parametrize(
