@@ -1,7 +1,8 @@
 """JSON that strangers wrote."""
 
 import json
-from typing import Any
+import math
+from typing import Any, NoReturn
 
 
 def load_json(text: str | bytes) -> Any:
@@ -14,10 +15,15 @@ def load_json(text: str | bytes) -> Any:
         Python does not read them.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}, which JSON does not know")
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant[:80]}, which is no number of JSON")

@@ -8,16 +8,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pyarrow.compute as pc
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
+from somatic.errors import StoreError
 from somatic.extracting.estimate import Estimate
 from somatic.results.chunks import CHUNK_SCHEMA
-from somatic.storage.json_object import object_from_json
+from somatic.storage.json_object import LARGEST_BYTES, object_from_json
 from somatic.storage.parquet import table_from_parquet
 from somatic.storage.places import PROVENANCE
 from somatic.storage.store import ResultStore
 
 _PUT_TIMEOUT_S = 20.0
 _NOTES_AT_ONCE = 16
+_REQUESTS = TypeAdapter(dict[str, NonNegativeInt])
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,12 @@ def load_requests(store: ResultStore, run_id: str) -> Counter[str]:
     def get(name: str) -> dict[str, int]:
         place = f"{folder}/{name}"
         what = "note of the requests of a run; delete it and run again"
-        return object_from_json(store.get(place), store.url_of(place), what, ("requests",))["requests"]
+        where = store.url_of(place)
+        noted = object_from_json(store.get(place, largest_bytes=LARGEST_BYTES), where, what, ("requests",))["requests"]
+        try:
+            return _REQUESTS.validate_python(noted)
+        except ValidationError:
+            raise StoreError(f"{where} is no {what}") from None
 
     with ThreadPoolExecutor(_NOTES_AT_ONCE) as pool:
         for requests in pool.map(get, store.names(folder)):

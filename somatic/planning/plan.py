@@ -1,6 +1,7 @@
 """Which nuclei, in which order, in which chunks."""
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -173,14 +174,25 @@ def load_plan(store: ResultStore, plan_hash: str) -> Plan:
         There is no such plan, its file is damaged, or it could not be read for now.
     """
     name = _file_name(plan_hash)
-    table = table_from_parquet(store.get(name), store.url_of(name), _COLUMNS)
+    where = store.url_of(name)
+    table = table_from_parquet(store.get(name), where, _COLUMNS, _SCHEMA)
     rows = pd.DataFrame({name: table[name].to_pandas(types_mapper=_nullable) for name in _COLUMNS})
     integers = {name: np.int64 for name in _COLUMNS if not _SCHEMA.field(name).nullable}
-    x_nm, y_nm, z_nm = map(float, table.schema.metadata[b"resolution_nm"].split())
-    plan = Plan(rows.astype(integers).astype({"status_reason": object}), (x_nm, y_nm, z_nm))
-    if plan.hash != plan_hash:
-        raise StoreError(f"{store.url_of(name)} does not hold what its name says; delete it and plan again")
+    plan = Plan(rows.astype(integers).astype({"status_reason": object}), _resolution_of(table, where))
+    # The second because whoever writes a plan can give it the name of what it holds.
+    if plan.hash != plan_hash or not plan.rows["chunk"].between(-1, len(rows) - 1).all():
+        raise StoreError(f"{where} does not hold what its name says; delete it and plan again")
     return plan
+
+
+def _resolution_of(table: pa.Table, where: str) -> Resolution:
+    try:
+        x_nm, y_nm, z_nm = map(float, (table.schema.metadata or {})[b"resolution_nm"].split())
+    except (LookupError, ValueError):
+        raise StoreError(f"{where} does not say how large a voxel is; delete it and plan again") from None
+    if not all(0 < size_nm < math.inf for size_nm in (x_nm, y_nm, z_nm)):
+        raise StoreError(f"{where} has voxels of {x_nm} x {y_nm} x {z_nm} nm; delete it and plan again")
+    return x_nm, y_nm, z_nm
 
 
 def skipped_rows(

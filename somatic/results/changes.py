@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from somatic.features import CENTRE_COLUMNS, COLUMNS, MEASURED, SCHEMA, Column
 from somatic.results.chunks import CHUNK_SCHEMA
 from somatic.results.compare import compare
-from somatic.storage.parquet import parquet_bytes, table_from_parquet
+from somatic.storage.parquet import check_once, parquet_bytes, table_from_parquet
 from somatic.storage.places import CHANGES, FEATURES, NUCLEI, PROVENANCE
 from somatic.storage.store import ResultStore
 
@@ -162,7 +162,9 @@ def compare_features(changes: pa.Table) -> pd.DataFrame:
 
 
 def _get(store: ResultStore, name: str, *columns: str) -> pa.Table:
-    return table_from_parquet(store.get(name), store.url_of(name), columns, CHUNK_SCHEMA)
+    table = table_from_parquet(store.get(name), store.url_of(name), columns, CHUNK_SCHEMA)
+    check_once(table, store.url_of(name))
+    return table
 
 
 def _not_asked(store: ResultStore, table: pa.Table) -> npt.NDArray[np.int64]:
@@ -182,7 +184,8 @@ def _rows_of(table: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def _version(table: pa.Table) -> int | None:
-    return table["materialization_version"][0].as_py() if table.num_rows else None
+    known = table.num_rows and "materialization_version" in table.column_names
+    return table["materialization_version"][0].as_py() if known else None
 
 
 def _measured_at(provenance: pa.Table | None, version: int | None) -> npt.NDArray[np.int64]:

@@ -9,14 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from somatic.errors import PermanentError
+from somatic.errors import PermanentError, StoreError, printable
 from somatic.features import FEATURES_VERSION
 from somatic.planning.plan import NULL, POSITION, Plan, n_nuclei_in_segment, skipped_rows
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.results.ledger import Ledger, chunk_names
 from somatic.software import code_version
 from somatic.storage.parquet import get_tables, shaped
-from somatic.storage.places import ATTEMPTS, FEATURES
+from somatic.storage.places import ATTEMPTS, CHUNKS, FEATURES
 from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei
 
@@ -24,6 +24,8 @@ NO_RESULT = "not measured yet: the run ended before this cell; run the same comm
 
 
 _FAILURE_COLUMNS = ("nucleus_id", "soma_id", "reason", "error_class", "transient")
+_LONGEST_REASON = 1000
+_DECISIVE = ("nucleus_id", "soma_id", "attempt", "status", "transient")
 COUNTED = (*_FAILURE_COLUMNS, "status", "chunk", "source")
 """Columns of gathered rows that `count` and `failure_frame` need."""
 
@@ -126,7 +128,7 @@ def _missing(rows: pa.Table, plan: Plan, memory_bytes: int | None) -> pd.DataFra
 
 def reasons_of(failures: pd.DataFrame) -> dict[str, int]:
     """Why cells failed (`failure_frame`) and how many did, the commonest first; ids make no difference."""
-    reasons = failures["reason"].astype(str)
+    reasons = failures["reason"].astype(str).str.slice(0, _LONGEST_REASON).map(printable)
     alike = reasons.groupby(reasons.str.replace(r"\d{3,}", "...", regex=True))
     found = {text if len(group) > 1 else group.iloc[0]: len(group) for text, group in alike}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
@@ -139,7 +141,11 @@ def _get_rows(store: ResultStore, names: Sequence[str]) -> pa.Table:
     # Thousands of little tables at once would take several times the memory of their rows.
     while some := list(islice(tables, 100)):
         parts.append(shaped(pa.concat_tables(some, promote_options="default"), CHUNK_SCHEMA).combine_chunks())
-    return pa.concat_tables(parts)
+    rows = pa.concat_tables(parts)
+    for name in _DECISIVE:
+        if rows[name].null_count:
+            raise StoreError(f"{store.url}: a file of measured rows has no {name}; see {CHUNKS} and {ATTEMPTS} there")
+    return rows
 
 
 def _wanted(plan: Plan, nuclei: Nuclei) -> pd.DataFrame:

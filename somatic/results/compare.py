@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from somatic.arrow_files import read_arrow
-from somatic.errors import DatasetError, one_line
+from somatic.errors import DatasetError, one_line, quoted
 from somatic.features import MEASURED
 from somatic.results.released import CONVERTED, is_released, to_our_units
 from somatic.storage.parquet import table_from_parquet
@@ -123,7 +123,8 @@ def _summary(deviation: npt.NDArray[np.float64]) -> Sequence[float]:
 
 def _numbers(name: str, values: pd.Series) -> npt.NDArray[np.float64]:
     try:
-        return pd.to_numeric(values.infer_objects()).to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = pd.to_numeric(values.infer_objects()).to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isfinite(numbers), numbers, np.nan)
     except (TypeError, ValueError) as error:
         raise DatasetError(f"column {name} holds something else than numbers: {error}") from error
 
@@ -132,6 +133,8 @@ def _features(table: str | pd.DataFrame, where: str) -> tuple[pd.DataFrame, bool
     """Columns of a table that are features, with nucleus_id as an exact index; whether it is the released table."""
     if isinstance(table, str):
         table, where = _read(table)
+    if table.columns.duplicated().any():
+        raise DatasetError(f"{where} has two columns {quoted(table.columns[table.columns.duplicated()][0])}")
     if "nucleus_id" not in table.columns:
         found = ", ".join(map(str, table.columns[:8])) or "none"
         raise DatasetError(f"{where} has no column nucleus_id; it has {found}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from somatic.errors import StoreError
@@ -16,6 +17,7 @@ from somatic.features import COLUMNS, MEASURED, Row
 if TYPE_CHECKING:
     import anndata
 
+_FORMULA = "^([=+@\t\r-])"
 _NM3, _NM2 = 1e9, 1e6
 """Of a cubic, and of a square micrometre."""
 
@@ -47,7 +49,14 @@ _SEED_POINTS = {"soma_center_mass": "soma_center", "nucleus_center_mass": "nucle
 
 
 def to_csv(features: pa.Table) -> bytes:
-    """A table of features as CSV: ids with all their digits, nothing where a value is null."""
+    """A table of features as CSV: ids with all their digits, nothing where a value is null.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    for number, field in enumerate(features.schema):
+        if pa.types.is_string(field.type):
+            texts = pc.replace_substring_regex(features[field.name], _FORMULA, r"'\1")
+            features = features.set_column(number, field, texts)
     out = io.BytesIO()
     pa.csv.write_csv(features, out)
     return out.getvalue()

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
+from somatic.errors import StoreError
 from somatic.features import FEATURES_VERSION
+from somatic.results.manifest_types import ManifestTypes
 from somatic.software import code_version, library_versions
-from somatic.storage.json_object import object_from_json
+from somatic.storage.json_object import LARGEST_BYTES, object_from_json
 from somatic.storage.places import MANIFEST
 from somatic.storage.store import ResultStore
 
@@ -101,8 +105,15 @@ def load_manifest(store: ResultStore, *needed: Sequence[str]) -> dict[str, Any]:
     StoreError, StoreUnavailable
         It could not be read, for good or for now, or is no manifest.
     """
+    where = store.url_of(MANIFEST)
     what = "manifest of somatic; delete it, and extract this version again, which measures only what is missing"
-    return object_from_json(store.get(MANIFEST), store.url_of(MANIFEST), what, *needed)
+    manifest = object_from_json(store.get(MANIFEST, largest_bytes=LARGEST_BYTES), where, what, *needed)
+    try:
+        ManifestTypes.model_validate(manifest)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise StoreError(f"{where} is no {what} ({key} is of another kind)") from None
+    return manifest
 
 
 def _utc(moment: datetime | None) -> str | None:

@@ -1,20 +1,24 @@
 """Soma meshes as a Neuroglancer Precomputed layer: segment id = nucleus id."""
 
 import json
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import trimesh
 from cloudvolume import Mesh
+from cloudvolume.exceptions import MeshDecodeError
 
 from somatic.cutout import Segmentation
-from somatic.storage.json_object import object_from_json
+from somatic.errors import StoreError
+from somatic.storage.json_object import LARGEST_BYTES, object_from_json
 from somatic.storage.store import ResultStore
 
 _INFO = "info"
 _MESHES = "mesh"
 _PROPERTIES = "segment_properties"
+_LARGEST_BYTES = 2**28
 
 
 class MeshLayer:
@@ -68,7 +72,8 @@ class MeshLayer:
         # A viewer that finds them named in the info must find them.
         self._store.put(f"{_PROPERTIES}/info", json.dumps(properties, separators=(",", ":"), allow_nan=False).encode())
         what = "info of a layer; delete it and run again"
-        info = object_from_json(self._store.get(_INFO), self._store.url_of(_INFO), what)
+        content = self._store.get(_INFO, largest_bytes=LARGEST_BYTES)
+        info = object_from_json(content, self._store.url_of(_INFO), what)
         self._store.put(_INFO, _json(info | {"segment_properties": _PROPERTIES}))
 
     def put(self, nucleus_id: int, mesh: trimesh.Trimesh) -> None:
@@ -91,9 +96,16 @@ class MeshLayer:
         Raises
         ------
         StoreError, StoreUnavailable
-            There is none, or it could not be read, for good or for now.
+            There is none, or it could not be read, permanently or transiently, or the file is not a valid mesh.
         """
-        mesh = Mesh.from_precomputed(self._store.get(_fragment(nucleus_id)))
+        name = _fragment(nucleus_id)
+        try:
+            mesh = Mesh.from_precomputed(self._store.get(name, largest_bytes=_LARGEST_BYTES))
+            is_whole = bool(np.isfinite(mesh.vertices).all()) and mesh.faces.max(initial=0) < max(len(mesh.vertices), 1)
+        except (MeshDecodeError, ValueError, struct.error):
+            is_whole = False
+        if not is_whole:
+            raise StoreError(f"{self._store.url_of(name)} is not a valid mesh; delete it and measure the cell again")
         return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
 
     def copy(self, nucleus_id: int, other: "MeshLayer") -> None:

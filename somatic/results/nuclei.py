@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow as pa
 
 from somatic.errors import StoreError, one_line
-from somatic.storage.parquet import parquet_bytes, table_from_parquet
+from somatic.storage.parquet import check_once, parquet_bytes, table_from_parquet
 from somatic.storage.places import NUCLEI
 from somatic.storage.store import ResultStore
 from somatic.tables import Nuclei, Resolution
@@ -41,6 +41,7 @@ def load_nuclei(store: ResultStore, resolution_nm: Resolution) -> Nuclei:
     """
     where = store.url_of(NUCLEI)
     table = table_from_parquet(store.get(NUCLEI), where, _SCHEMA.names).select(_SCHEMA.names)
+    check_once(table, where)
     try:
         frame = table.cast(_SCHEMA).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get, ignore_metadata=True)
         frame = frame.astype({"nucleus_id": "int64", "root_id": "int64"})

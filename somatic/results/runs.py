@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from somatic.errors import StoreError
+from somatic.storage.json_object import LARGEST_BYTES
 from somatic.storage.places import set_name
 from somatic.storage.store import ResultStore
 
@@ -39,12 +41,12 @@ class Run:
     """
 
     id: str
-    version: int
-    config: str
-    plan: str | None
-    chunks_per_shard: int
+    version: Annotated[int, Field(ge=0, le=2**53)]
+    config: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None
+    chunks_per_shard: Annotated[int, Field(ge=1)]
     started: AwareDatetime
-    base: str | None = None
+    base: Annotated[str, Field(pattern=r"^v[0-9]+/[0-9a-f]{8}$")] | None = None
     whole: bool = False
     memory_bytes: int | None = None
 
@@ -79,11 +81,15 @@ def load_run(results: ResultStore, run_id: str) -> Run | None:
     if not results.exists(name):
         return None
     try:
-        return _RUN.validate_json(results.get(name))
+        run = _RUN.validate_json(results.get(name, largest_bytes=LARGEST_BYTES))
     except ValidationError as error:
         raise StoreError(
             f"{results.url_of(name)} is no note of a run; delete it, which costs nothing that was measured"
         ) from error
+    if run.id != run_id:
+        # Names of folders are made of it.
+        raise StoreError(f"{results.url_of(name)} is the note of another run; delete it")
+    return run
 
 
 def load_runs(results: ResultStore) -> list[Run]:

@@ -13,7 +13,7 @@ from somatic.features import COLUMNS, SCHEMA
 from somatic.planning.plan import Plan
 from somatic.results.chunks import PROVENANCE_COLUMNS
 from somatic.results.collect import COUNTED, Counts, count, failure_frame, of_plan
-from somatic.storage.parquet import parquet_bytes, shaped, table_from_parquet
+from somatic.storage.parquet import check_once, parquet_bytes, shaped, table_from_parquet
 from somatic.storage.places import FEATURES, PROVENANCE
 from somatic.storage.store import ResultStore
 
@@ -105,6 +105,7 @@ def load_tables(store: ResultStore, columns: Sequence[str] | None = None) -> Tab
     provenance = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns, PROVENANCE_SCHEMA)
     if columns is None:
         provenance = shaped(provenance, PROVENANCE_SCHEMA)
+    check_once(features, store.url_of(FEATURES))
     if not features["nucleus_id"].equals(provenance["nucleus_id"]):
         raise StoreError(f"{store.url_of(PROVENANCE)} has other nuclei than {FEATURES} beside it")
     return Tables(features, provenance, hashlib.sha256(data).hexdigest())

@@ -8,6 +8,9 @@ from typing import Any
 from somatic.errors import StoreError
 from somatic.strict_json import load_json
 
+LARGEST_BYTES = 2**22
+"""Of a file that is read as JSON; ours have a thousandth of that."""
+
 
 def object_from_json(data: bytes, where: str, what: str, *needed: Sequence[str]) -> dict[str, Any]:
     """Object of a JSON file.

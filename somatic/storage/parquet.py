@@ -75,17 +75,17 @@ def table_from_parquet(
         raise
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{where} is no whole Parquet file ({one_line(error)}); move it away and run again") from error
-    absent = [name for name in columns or () if name not in table.column_names]
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise StoreError(f"{where} has two columns of one name; move it away and run again")
+    absent = [name for name in columns or () if name not in names]
     if absent:
         raise StoreError(f"{where} has no column {', '.join(absent)}; move it away and run again")
     return table if schema is None else _conforming(table, schema, where)
 
 
 def _conforming(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
-    names = table.column_names
-    if len(set(names)) < len(names):
-        raise StoreError(f"{where} has two columns of one name; move it away and run again")
-    for number, name in enumerate(names):
+    for number, name in enumerate(table.column_names):
         if name in schema.names:
             field = schema.field(name)
             if table[name].type != field.type:
@@ -106,6 +106,20 @@ def _fault_of(values: pa.ChunkedArray, field: pa.Field) -> str | None:
     if pa.types.is_floating(field.type) and pc.all(pc.is_finite(values)).as_py() not in (True, None):
         return "a value that is no finite number"
     return None
+
+
+def check_once(table: pa.Table, where: str, column: str = "nucleus_id") -> None:
+    """Make sure that a table has a row per nucleus.
+
+    Raises
+    ------
+    StoreError
+        It names a nucleus twice, or none; `where` is named.
+    """
+    if column not in table.column_names:
+        raise StoreError(f"{where} has no column {column}; move it away and run again")
+    if pc.count_distinct(table[column]).as_py() < table.num_rows:
+        raise StoreError(f"{where} names a {column} twice; move it away and run again")
 
 
 def get_tables(

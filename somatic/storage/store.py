@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -94,16 +96,27 @@ class ResultStore:
         self.put(name, data)
         return True
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, largest_bytes: int | None = None) -> bytes:
         """Bytes of a file.
+
+        Parameters
+        ----------
+        name : str
+        largest_bytes : int, optional
+            A larger file is refused.
 
         Raises
         ------
         StoreError, StoreUnavailable
-            There is no such file, or it could not be read, for good or for now.
+            There is no such file, or it could not be read, permanently or transiently; in a folder also what is not a
+            regular file.
         """
         with _explained(self.url_of(name), "read"):
-            return self._call("cat_file", name)
+            n_bytes = _length_of(Path(self._path(name))) if self._local else 0
+            data = self._call("cat_file", name) if not largest_bytes or n_bytes <= largest_bytes else b""
+        if largest_bytes and max(n_bytes, len(data)) > largest_bytes:
+            raise StoreError(f"cannot read {self.url_of(name)}: it is larger than {largest_bytes // 1024} kB")
+        return data
 
     def copy(self, name: str, other: "ResultStore") -> None:
         """Write a file of this store under the same name to another store of the same protocol.
@@ -241,6 +254,14 @@ def _put_local(path: Path, data: bytes) -> None:
     except BaseException:
         hidden.unlink(missing_ok=True)
         raise
+
+
+def _length_of(path: Path) -> int:
+    """Bytes of a regular file; a pipe would be waited for, and a device has no end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return status.st_size
 
 
 @contextlib.contextmanager
