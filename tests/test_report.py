@@ -19,7 +19,7 @@ from somatic.errors import StoreError
 from somatic.features import feature_table
 from somatic.report.depth import depth_um
 from somatic.report.overview import make_report, put_report
-from somatic.report.results import read_results
+from somatic.report.results import Results, read_results
 from somatic.results.changes import find_changes
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.mesh_layer import MeshLayer
@@ -342,6 +342,59 @@ def test_a_table_without_a_measured_cell(tmp_path: Path) -> None:
     page = make_report(nothing)
     assert "Measured in no cell" in page
     assert "no voxel" in page
+
+
+def with_values(results: Results, name: str, values: list[float]) -> Results:
+    """A result set of which a feature has other values, the last for all further cells."""
+    column = results.features.schema.get_field_index(name)
+    n_more = results.features.num_rows - len(values)
+    changed = pa.array(values + values[-1:] * n_more, pa.float64())
+    return replace(
+        results, features=results.features.set_column(column, results.features.schema.field(column), changed)
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1 + 0.2, 0.3],
+        [500.0, float(np.nextafter(500, 501)), float(np.nextafter(500, 499))],
+        [-1e17, -1e17 - 16],
+        [2.0**53, 2.0**53 + 2],
+        [7.5],
+        [0.0],
+        [1e300, 1.1e300],
+    ],
+)
+def test_values_that_differ_by_rounding_alone(tmp_path: Path, values: list[float]) -> None:
+    """They are drawn as the one value that they are, between the numbers on both sides of it."""
+    results = with_values(read_results(put_small(ResultStore(str(tmp_path)))), "soma_volume_um", values)
+    page = make_report(results)
+    assert 'aria-label="Histogram of soma_volume_um"' in page
+    assert 'aria-label="soma_volume_um (µm³) against nucleus_volume_um (µm³)"' in page
+    assert "could not be drawn" not in page
+
+
+@pytest.mark.parametrize("values", [[np.inf, 1.0], [-1e308, 1e308], [np.nan]])
+def test_a_column_that_cannot_be_drawn(tmp_path: Path, values: list[float]) -> None:
+    """It costs its own plots, in whose place the page says why, and nothing else."""
+    results = with_values(read_results(put_small(ResultStore(str(tmp_path)))), "soma_volume_um", values)
+    page = make_report(results)
+    assert 'aria-label="Histogram of soma_volume_um"' not in page
+    figure = page.split("<h3>soma_volume_um</h3>")[1].split("</figure>")[0]
+    assert re.search(r'<p class="quiet">This plot could not be drawn: ValueError: [^<]{10,}</p>', figure)
+    assert 'aria-label="Histogram of nucleus_volume_um"' in page
+    assert page.rstrip().endswith("</html>")
+
+
+def test_a_mesh_that_cannot_be_drawn(tmp_path: Path) -> None:
+    """It costs its own small picture, and no other."""
+    results = read_results(put_small(ResultStore(str(tmp_path))))
+    good, bad = trimesh.creation.icosphere(2, 5000), trimesh.Trimesh([[0, 0, 0]], [[0, 0, 7]], process=False)
+    (tmp_path / "report.html").write_text(make_report(results, lambda number: bad if number == FIRST_ID else good))
+    pictures = listed(tmp_path / "report.html")["thumbnails"]
+    assert str(FIRST_ID) not in pictures
+    assert str(FIRST_ID + 11) in pictures
 
 
 @pytest.mark.parametrize(

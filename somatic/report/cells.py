@@ -28,7 +28,7 @@ def extremes(features: pa.Table) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for name in FEATURES_OF_SHAPE:
         known = features.select(["nucleus_id", name]).filter(pc.and_(is_ok, pc.is_valid(features[name])))
-        values = known[name].cast(pa.float64()).to_numpy()
+        values = known[name].cast(pa.float64(), safe=False).to_numpy()
         if not len(values) or (len(values) > 1 and values.min() == values.max()):
             continue
         order = np.argsort(values, kind="stable")

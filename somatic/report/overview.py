@@ -1,5 +1,6 @@
 """report.html: a result set, shown on one page that needs no network."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -275,16 +276,24 @@ def _link(results: Results) -> dict[str, Any] | None:
 
 
 def _thumbnails(cells: list[dict[str, Any]], mesh_of: MeshOf) -> dict[str, str]:
-    """Pictures of the first cells that have a soma, by nucleus id."""
+    """Pictures of the first cells that have a soma, by nucleus id; a mesh that cannot be drawn has none."""
+
+    def draw(nucleus_id: int) -> str | None:
+        mesh = mesh_of(nucleus_id)
+        # Any of the libraries that draw may fail on a mesh that is degenerate.
+        with contextlib.suppress(Exception):
+            return thumbnail(mesh) if mesh is not None else None
+        return None
+
     ids = [cell["nucleus"] for cell in cells if cell["soma_um3"] is not None][:_THUMBNAILS]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        meshes = pool.map(mesh_of, map(int, ids))
-        return {name: thumbnail(mesh) for name, mesh in zip(ids, meshes, strict=True) if mesh is not None}
+        drawn = zip(ids, pool.map(draw, map(int, ids)), strict=True)
+        return {name: picture for name, picture in drawn if picture is not None}
 
 
 def _floats(features: pa.Table, name: str) -> npt.NDArray[np.float64]:
     """A column as floats, NaN for null."""
-    return features[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+    return features[name].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
 
 
 def _number(mask: pa.ChunkedArray) -> int:

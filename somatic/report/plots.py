@@ -4,9 +4,10 @@ matplotlib, because its SVG is small and static. A page with plotly carries 4 MB
 and shows nothing in a mail or a viewer of files that runs none.
 """
 
+import functools
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,8 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+
+from somatic.errors import typed_line
 
 Values = npt.NDArray[np.float64]
 
@@ -37,9 +40,28 @@ _BINS = 60
 _FEWEST_BINS = 10
 _FEW = 2000
 """So many points can be drawn one by one."""
+_ROUNDING = 1e-9
+"""Values that differ by less than this share of the largest are equal but for rounding."""
+_EXACT = 2.0**52
+"""Whole numbers below have halves between them."""
 _UNITS_OF_TIME = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
+def _or_why_not(draw: Callable[..., Markup]) -> Callable[..., Markup]:
+    """Have a plot that cannot be drawn cost its page nothing else, and say there why."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: Any, **options: Any) -> Markup:
+        try:
+            with np.errstate(all="ignore"):
+                return draw(*arguments, **options)
+        except Exception as error:
+            return Markup('<p class="quiet">This plot could not be drawn: {}.</p>').format(typed_line(error))
+
+    return drawn
+
+
+@_or_why_not
 def histogram(
     values: Values, name: str, unit: str, marks: tuple[float, float] | None, highlight: float | None = None
 ) -> Markup:
@@ -68,6 +90,7 @@ def histogram(
     return done[0]
 
 
+@_or_why_not
 def density(x: Values, y: Values, x_label: str, y_label: str, size: tuple[float, float] = (3.3, 2.4)) -> Markup:
     """One feature against another: points where they are few, else how many lie in each of 60 x 60 fields.
 
@@ -90,6 +113,7 @@ def density(x: Values, y: Values, x_label: str, y_label: str, size: tuple[float,
     return done[0]
 
 
+@_or_why_not
 def stored_over_time(seconds: Values) -> Markup:
     """How many cells were stored by when, of seconds since the first."""
     unit, of_it_s = next((unit, s) for unit, s in _UNITS_OF_TIME if s == 1 or seconds.max() > 2 * s)
@@ -109,9 +133,14 @@ def label(name: str, unit: str) -> str:
 
 def _edges(values: Values, n_bins: int) -> Values:
     """Edges of about so many bins; of whole numbers, each bin holds as many of them as the others."""
-    if (values == np.rint(values)).all():
-        width = max(1, np.ceil(np.ptp(values) / n_bins))
-        return np.arange(values.min() - 0.5, values.max() + width, width)
+    low, high = values.min(), values.max()
+    largest = max(abs(low), abs(high))
+    if largest < _EXACT and (values == np.rint(values)).all():
+        width = max(1, np.ceil((high - low) / n_bins))
+        return np.arange(low - 0.5, high + width, width)
+    if high - low < _ROUNDING * largest:
+        # There is no room for bins between them: one holds them all, with an empty one to each side.
+        return np.linspace(low - 0.01 * largest, high + 0.01 * largest, 4)
     return np.histogram_bin_edges(values, n_bins)
 
 

@@ -60,7 +60,7 @@ def marks(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
 
 def measured_values(features: pa.Table, name: str) -> npt.NDArray[np.float64]:
     """The values of a numeric feature without the nulls, (n,) float."""
-    return features[name].drop_null().cast(pa.float64()).to_numpy()
+    return features[name].drop_null().cast(pa.float64(), safe=False).to_numpy()
 
 
 def find_flags(features: pa.Table) -> pa.Table:
