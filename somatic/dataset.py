@@ -101,7 +101,7 @@ def _layer_url(text: str, info: ValidationInfo) -> str:
         expected = f"expected a folder or a URL that starts with {_FLAT} or {_GRAPH}"
         if text.startswith(_FLAT):
             stores = ", ".join(f"{protocol}://" for protocol in _LAYERS)
-            expected = f"{protocol_of(bare)}:// cannot be read, expected {_FLAT} and then a folder or one of {stores}"
+            expected = f"which has a store that cannot be read; expected a folder or one of {stores} after {_FLAT}"
         raise ValueError(f"found {text!r}, {expected}")
     place = _location(bare, info).rstrip("/")
     return f"{_FLAT}{place}" if "://" in place else f"{_FLAT}file://{place}"

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tenacity
 from cloudvolume import CloudVolume
+from file_server import FileServer
 from graph_server import CHUNK, Fault, GraphServer, put_watershed
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
@@ -31,6 +33,7 @@ from somatic.errors import (
     CaveTokenError,
     CaveUnavailable,
     MissingSegment,
+    RefusedLayer,
     SegmentationError,
     UnknownRoot,
     WrongSegmentation,
@@ -40,6 +43,7 @@ from somatic.features import COLUMNS
 from somatic.geometry.box import Box
 from somatic.planning.plan import make_plan
 from somatic.tables import Nuclei
+from somatic.volume import patience
 
 TOKEN = "5ca1ab1e0123456789abcdef5ca1ab1e"
 FIRST = datetime(2024, 1, 21, 20, 17, 9, 199182, UTC)
@@ -317,6 +321,26 @@ def test_passing_faults_and_the_rate_limit_are_waited_for(graph: GraphServer) ->
     graph.faults += [Fault("leaves", 500, "429 Too Many Requests: 200 per minute", 4), Fault("leaves", 200, "", 1)]
     assert segmentation.read(around((0, 0, 0), SHAPE), CELL).mask.to_array().any()
     assert graph.n_asked("leaves") == 6
+
+
+def test_a_watershed_behind_a_store_that_hides_what_is_missing(
+    graph: GraphServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without supervoxels that is refused counts as missing; a watershed that is refused is an error."""
+    monkeypatch.setattr(patience, "WAIT", tenacity.wait_none())
+    put_watershed(tmp_path / "ws", volumes(), resolution_nm=RESOLUTION, offset_vx=OFFSET, file_shape=(16, 16, 16))
+    whole = around((0, 0, 0), SHAPE)
+    expected = Segmentation(graph.url, 0).read(whole, CELL)
+    with FileServer(tmp_path, hides_missing=True) as store:
+        graph.data_dir = store.url("ws").removeprefix("precomputed://")
+        segmentation = Segmentation(graph.url, 0)
+        found = segmentation.read(whole, CELL)
+        np.testing.assert_array_equal(found.mask.words, expected.mask.words)
+        assert found.n_unlabelled == expected.n_unlabelled
+        assert segmentation.n_files_refused > 0
+        store.refuse(["/100_100_80/", "/100.0_100.0_80.0/"])
+        with pytest.raises(RefusedLayer, match="revoked"):
+            segmentation.read(whole, CELL)
 
 
 def test_the_token_stays_with_the_server_of_the_graph(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cloudvolume import CloudVolume
-from file_server import fast_http  # noqa: F401
-from volumes import put_volume
+from file_server import FileServer, fast_http  # noqa: F401
+from volumes import put_sharded_volume, put_volume
 
 from somatic.cutout import Segmentation
 from somatic.errors import SegmentationError, SegmentationUnavailable
@@ -103,6 +103,49 @@ def test_a_layer_that_holds_no_labels(tmp_path: Path, key: str, value: object, t
     (info["scales"][0] if key == "encoding" else info)[key] = value
     (tmp_path / "info").write_text(json.dumps(info))
     assert text in refused(url)
+
+
+@pytest.mark.usefixtures("fast_http")
+@pytest.mark.parametrize("is_sharded", [False, True])
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_infos_as_others_write_them(tmp_path: Path, is_sharded: bool, on_disk: bool) -> None:
+    """Without what the format lets out, and with a folder named by decimal numbers."""
+    labels = np.arange(1, 1 + 20**3, dtype=np.uint64).reshape(20, 20, 20)
+    if is_sharded:
+        put_sharded_volume(tmp_path / "seg", labels, data_encoding="raw", index_encoding="raw")
+    else:
+        put_volume(tmp_path / "seg", labels)
+    info = json.loads((tmp_path / "seg" / "info").read_text())
+    [scale] = info["scales"]
+    for key in ("data_encoding", "minishard_index_encoding"):
+        scale.get("sharding", {}).pop(key, None)
+    del scale["voxel_offset"]
+    (tmp_path / "seg" / scale["key"]).rename(tmp_path / "seg" / "256.0x256.0x200.0")
+    scale["key"] = "256.0x256.0x200.0"
+    (tmp_path / "seg" / "info").write_text(json.dumps({"@type": "neuroglancer_multiscale_volume", **info}))
+    with FileServer(tmp_path) as server:
+        url = f"precomputed://file://{tmp_path}/seg" if on_disk else server.url("seg")
+        segmentation = Segmentation(url, 0)
+        for voxel in ((0, 0, 0), (19, 3, 17)):
+            assert segmentation.label_at(np.array(voxel) * (256, 256, 200)) == labels[voxel]
+
+
+@pytest.mark.usefixtures("fast_http")
+def test_redirects(tmp_path: Path) -> None:
+    """An info file may name another place on the web, of whichever the files are read; no folder, and no circle."""
+    put_volume(tmp_path / "seg", LABELS)
+    with FileServer(tmp_path) as server:
+
+        def redirected(name: str, target: str) -> str:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "info").write_text(json.dumps({"redirect": target}))
+            return server.url(name)
+
+        assert Segmentation(redirected("a", server.url("seg")), 0).label_at(np.array((5, 5, 5))) == 1
+        assert Segmentation(redirected("b", server.url("a")), 0).label_at(np.array((5, 5, 5))) == 1
+        redirected("c", server.url("d"))
+        assert "in a circle" in refused(redirected("d", server.url("c")))
+        assert "not on the web" in refused(redirected("e", f"precomputed://file://{tmp_path}/seg"))
 
 
 @pytest.mark.usefixtures("fast_http")
