@@ -60,7 +60,7 @@ lint: $(VENV)/.dev ## style, and that every import is a declared dependency
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/deptry somatic tasks flows cli sandbox deployments
-	@$(BIN)/deptry tests benchmarks --exclude '^$$' --ignore DEP002,DEP004
+	@$(BIN)/deptry tests tests/*/ benchmarks --exclude '^$$' --ignore DEP002,DEP004
 
 types: $(VENV)/.dev ## types
 	@$(BIN)/mypy
