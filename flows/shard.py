@@ -21,6 +21,7 @@ from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
 from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
 from somatic.extracting.chunk import cells_of, unmeasured_rows
+from somatic.extracting.estimate import memory_of_worker
 from somatic.extracting.extraction import Extraction
 from somatic.extracting.shards import Shard, open_shard
 from somatic.progress import Progress
@@ -29,8 +30,9 @@ from somatic.results.runs import load_run
 from somatic.storage.places import open_results
 from somatic.tables import Synapses
 from somatic.volume.cache_folder import cache_folder
+from somatic.workers.choice import choose_workers
 from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
-from somatic.workers.memory import machine_memory_bytes, usable_cores
+from somatic.workers.memory import machine_memory_bytes
 from tasks.cave import query_synapses
 from tasks.costs import noted_requests
 from tasks.extraction import ShardRun, extract_chunk, with_receipt
@@ -103,13 +105,13 @@ def extract_shard(
         run: Id of the flow run of the extraction.
         base: Name of an earlier result set, whose nuclei are not measured again.
         to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
-        workers: Chunks measured at the same time, each in a process of its own; one a processor core when left out.
+        workers: Chunks measured at the same time, each in a process of its own; as many as cores and free memory allow
+            when left out.
         meshes: Store soma meshes.
         cell_timeout_s: Longest time for one cell.
         retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
     """
     sent_before = requests_sent()
-    workers = workers or usable_cores()
     opened = _opened.get()
     # Of a shard that runs inside an extraction, that counts the requests.
     noted: AbstractContextManager[None] = nullcontext()
@@ -127,10 +129,11 @@ def extract_shard(
             raise PermanentError(f"no extraction {run} has begun at {results.url}; start one in place of its shard")
         store = begun.store(results)
         # What the extraction decided by holds, though this job may have less: it collects what is done by the same.
-        memory_bytes = begun.memory_bytes or machine_memory_bytes() // workers
+        memory_bytes = begun.memory_bytes or machine_memory_bytes()
         shard = open_shard(store, plan, start, stop, run, memory_bytes, again=again)
         try:
             extraction = Extraction.open(described, version, to, with_meshes=meshes, base=base)
+            worker_bytes = memory_of_worker(extraction)
         except SomaticError as error:
             # Each cell says why, such as that the version has expired meanwhile.
             unmeasured = unmeasured_rows(shard.missing, shard.resolution_nm, error, version, described.definitions)
@@ -140,7 +143,11 @@ def extract_shard(
         title = f"{extraction.title} {_chunks(start, stop)}"
         artifact = ProgressArtifact(title, progress, extraction.store.url, UPDATE_EVERY_S)
         opened = Opened(extraction, shard, progress, artifact)
-        get_run_logger().info("%s: %d cells to measure", title, len(shard.missing))
+        here = choose_workers(worker_bytes, workers)
+        workers = here.count
+        get_run_logger().info("%s: %d cells to measure, workers: %s", title, len(shard.missing), here.in_words())
+        if warning := here.warning():
+            get_run_logger().warning(warning)
         noted = noted_requests(extraction.store, run, sent_before)
     with noted, cache_folder() as file_cache:
         of_shard = ShardRun(
@@ -153,7 +160,8 @@ def extract_shard(
             retry_delay_s=retry_delay_s,
             file_cache=file_cache,
         )
-        _Chunks(opened.shard, of_shard, workers, opened.artifact).measure_all()
+        # An extraction that opened it has chosen them.
+        _Chunks(opened.shard, of_shard, workers or 1, opened.artifact).measure_all()
 
 
 class _Chunks:
