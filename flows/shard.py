@@ -1,26 +1,20 @@
 """The flow `extract-shard`: a range of the chunks of a plan; on a cluster, one job."""
 
-import itertools
-import queue
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.futility import Futility
+from flows.chunks import UPDATE_EVERY_S, ShardChunks
 from somatic.cave.counting import requests_sent
 from somatic.dataset import load_dataset
-from somatic.errors import FutileExtraction, PermanentError, SomaticError, TransientError
-from somatic.extracting.chunk import cells_of, unmeasured_rows
+from somatic.errors import PermanentError, SomaticError
+from somatic.extracting.chunk import unmeasured_rows
 from somatic.extracting.estimate import memory_of_worker
 from somatic.extracting.extraction import Extraction
 from somatic.extracting.shards import Shard, open_shard
@@ -28,21 +22,16 @@ from somatic.progress import Progress
 from somatic.results.chunks import put_rows
 from somatic.results.runs import load_run
 from somatic.storage.places import open_results
-from somatic.tables import Synapses
 from somatic.volume.cache_folder import cache_folder
 from somatic.workers.choice import choose_workers
 from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.workers.memory import machine_memory_bytes
-from tasks.cave import query_synapses
 from tasks.costs import noted_requests
-from tasks.extraction import ShardRun, extract_chunk, with_receipt
+from tasks.extraction import ShardRun
 from tasks.limits import share_rate_limit
 from tasks.results import ProgressArtifact
 from tasks.stale import close_stale_task_runs
-from tasks.transient import RETRY_DELAY_S, exponential_delays_s
-
-UPDATE_EVERY_S = 5.0
-_FUTILE_CHUNKS = 5
+from tasks.transient import RETRY_DELAY_S
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,102 +150,4 @@ def extract_shard(
             file_cache=file_cache,
         )
         # An extraction that opened it has chosen them.
-        _Chunks(opened.shard, of_shard, workers or 1, opened.artifact).measure_all()
-
-
-class _Chunks:
-    """The chunks of one shard, several measured at once."""
-
-    def __init__(self, shard: Shard, run: ShardRun, workers: int, artifact: ProgressArtifact) -> None:
-        self._shard = shard
-        self._run = run
-        self._workers = workers
-        self._artifact = artifact
-        self._task = with_receipt(extract_chunk)
-        self._failed_for_now: SomaticError | None = None
-        self._fault: Exception | None = None
-        self._futility = Futility(_FUTILE_CHUNKS)
-
-    def measure_all(self) -> None:
-        """Measure them.
-
-        Raises
-        ------
-        TransientError
-            Some cells failed for now; so did so many in a row that the rest was not tried, it may be.
-        Exception
-            What makes going on useless.
-        """
-        waiting = self._with_synapses()
-        n_running = 0
-        ended: queue.SimpleQueue[PrefectFuture] = queue.SimpleQueue()
-        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers)
-        with runner:
-            try:
-                while True:
-                    # A few at a time, since each that is submitted costs memory until it is done.
-                    for number, rows, synapses in itertools.islice(waiting, self._workers - n_running):
-                        parameters = {
-                            "title": self._run.extraction.title,
-                            "number": number,
-                            "rows": rows,
-                            "synapses": synapses,
-                            "shard": self._run,
-                        }
-                        future = runner.submit(self._task, parameters)
-                        n_running += 1
-                        future.add_done_callback(ended.put)
-                    if not n_running:
-                        break
-                    done = _first(ended)
-                    self._artifact.update()
-                    if done is not None:
-                        n_running -= 1
-                        outcome = done.result(raise_on_failure=False)
-                        self._judge(outcome if isinstance(outcome, Exception) else None)
-            except BaseException:
-                self._run.stop.set()
-                raise
-        self._artifact.update(at_end=True)
-        if self._fault or self._failed_for_now:
-            raise self._fault or self._failed_for_now  # type: ignore[misc]
-
-    def _with_synapses(self) -> Iterator[tuple[int, pd.DataFrame, Synapses | None]]:
-        """Chunks with their synapses, which are asked for in batches while chunks before them are measured."""
-        extraction, shard = self._run.extraction, self._shard
-        ask = query_synapses.with_options(retry_delay_seconds=exponential_delays_s(self._run.retry_delay_s))
-        for batch in shard.batches():
-            rows = pd.concat([rows for _, rows in batch])
-            cells = cells_of(rows, shard.resolution_nm)
-            try:
-                synapses = ask(extraction.title, batch[0][0], batch[-1][0], extraction, cells)
-            except SomaticError as error:
-                version, definitions = extraction.version, extraction.dataset.definitions
-                unmeasured = unmeasured_rows(rows, shard.resolution_nm, error, version, definitions)
-                put_rows(extraction.store, unmeasured, self._run.run_id, flow_run.run_count or 1)
-                for _ in batch:
-                    self._judge(error)
-                batch.clear()
-            for number, rows in batch:
-                if not self._fault:
-                    yield number, rows, synapses
-            if self._fault:
-                return
-
-    def _judge(self, error: Exception | None) -> None:
-        """Note how a chunk ended, and whether it makes sense to go on."""
-        futile = self._futility.note(self._run.progress.done, failed=error is not None)
-        if isinstance(error, TransientError):
-            self._failed_for_now = self._failed_for_now or error
-            if futile:
-                self._fault = self._fault or FutileExtraction(str(error))
-        else:
-            self._fault = self._fault or error
-
-
-def _first(ended: "queue.SimpleQueue[PrefectFuture]") -> PrefectFuture | None:
-    """A future that has ended, or None when none does for a while."""
-    try:
-        return ended.get(timeout=UPDATE_EVERY_S)
-    except queue.Empty:
-        return None
+        ShardChunks(opened.shard, of_shard, workers or 1, opened.artifact).measure_all()

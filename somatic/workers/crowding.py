@@ -102,14 +102,15 @@ def _family(workers: list[_Worker]) -> set[psutil.Process]:
 def _end_largest(workers: list[_Worker], budget: Budget) -> None:
     # What they share is the same for all of them, so the order is that of their own memory, and is known at once.
     largest = max((worker.process for worker in workers), key=resident_bytes)
-    others = 0
-    if len(workers) == 1:
-        others = max(0, budget.used_bytes - sum(map(process_memory_bytes, _family(workers))))
-    ended = Ended(process_memory_bytes(largest), others, budget.limit_bytes)
-    with _lock:
-        if largest.pid not in _watched:
-            return
-        _ended[largest.pid] = ended
     with suppress(psutil.Error):
+        # It would take more while its memory is counted.
+        largest.suspend()
+        others = 0
+        if len(workers) == 1:
+            others = max(0, budget.used_bytes - sum(map(process_memory_bytes, _family(workers))))
+        ended = Ended(process_memory_bytes(largest), others, budget.limit_bytes)
+        with _lock:
+            if largest.pid in _watched:
+                _ended[largest.pid] = ended
         largest.kill()
         largest.wait(_GONE_WITHIN_S)

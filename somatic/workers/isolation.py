@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import tqdm
 
@@ -225,6 +226,9 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
     os.environ.update(environment)
     # Ctrl-C reaches the whole group; the parent decides what becomes of this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where the kernel ends a process for lack of memory, then this one, and not one that others depend on.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # cloud-files prints the name of a file that it cannot decompress; stdout belongs to the parent.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
