@@ -30,6 +30,7 @@ import pandas as pd
 import psutil
 from cloudvolume import CloudVolume
 
+from sandbox import ending
 from somatic.cell import Cell, empty_row
 from somatic.check import choose_sample
 from somatic.errors import MissingSegment
@@ -87,7 +88,7 @@ def served(*command: str, answers: str) -> Iterator[str]:
         port = str(free.getsockname()[1])
     program = Path(sys.executable).with_name(command[0])
     arguments = [argument.format(port=port) for argument in command[1:]]
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = ending.start([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):

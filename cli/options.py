@@ -64,7 +64,7 @@ Workers = Annotated[
         metavar="N",
         min=1,
         help="Chunks measured at the same time, each in a process of its own.",
-        show_default="one a processor core",
+        show_default="as many as cores and free memory allow",
     ),
 ]
 

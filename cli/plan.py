@@ -55,7 +55,8 @@ def plan(
         from somatic.results.ledger import Ledger
         from somatic.results.sets import result_sets
         from somatic.storage.places import open_results
-        from somatic.workers.memory import machine_memory_bytes, usable_cores
+        from somatic.workers.choice import choose_workers
+        from somatic.workers.memory import machine_memory_bytes
 
         extraction = Extraction.open(described, number, to)
         notes = extraction.source.notes
@@ -67,7 +68,7 @@ def plan(
         step("checking the segmentation")
         extraction.check(found)
         step("planning")
-        ledger = Ledger.load(extraction.store, machine_memory_bytes() // usable_cores())
+        ledger = Ledger.load(extraction.store, machine_memory_bytes())
         planned = plan_extraction(extraction, found, Selection(limit, sample, ids, chunk), ledger)
         base = choose_base(
             result_sets(open_results(described, to)), extraction.version, extraction.config_hash, since_version
@@ -76,4 +77,5 @@ def plan(
         if base:
             extraction = extraction.on(base)
             candidates = count_candidates(extraction, planned.missing, found.resolution_nm)
-    show_estimate(Console(), extraction, planned.estimate, candidates)
+    workers = choose_workers(planned.estimate.worker_memory_bytes)
+    show_estimate(Console(), extraction, planned.estimate, workers, candidates)

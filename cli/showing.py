@@ -21,15 +21,31 @@ if TYPE_CHECKING:
     from somatic.extracting.extraction import Extraction
     from somatic.results.collect import Counts
     from somatic.results.status import Status
+    from somatic.workers.choice import Workers
 
 _LINE_EVERY_S = 30.0
 _REASONS_SHOWN = 5
 
 
 def show_estimate(
-    console: Console, extraction: "Extraction", estimate: "Estimate", candidates: tuple[int, int] | None = None
+    console: Console,
+    extraction: "Extraction",
+    estimate: "Estimate",
+    workers: "Workers | None",
+    candidates: tuple[int, int] | None = None,
 ) -> None:
-    """What an extraction will take, and of it what its base may save: cells with the root id of then, and others."""
+    """Print what an extraction will take.
+
+    Parameters
+    ----------
+    console : Console
+    extraction : Extraction
+    estimate : Estimate
+    workers : Workers or None
+        How many there are on this machine; None when it measures nothing.
+    candidates : (int, int), optional
+        What its base may save: cells with the root id of then, and others.
+    """
     to_measure = (
         f"{_counted(estimate.missing, 'cell')} in {_counted(estimate.chunks, 'chunk')} "
         f"({_counted(estimate.shards, 'shard')})"
@@ -44,11 +60,14 @@ def show_estimate(
         ("CAVE", f"about {_counted(estimate.cave_requests, 'request')}" if extraction.dataset.cave else "not used"),
         ("reading", f"at most about {size_in_words(estimate.segmentation_bytes)} of segmentation"),
         ("memory", f"{size_in_words(estimate.worker_memory_bytes)} a worker"),
+        *([("workers", workers.in_words())] if workers else []),
     )
     console.print(f"[bold]{extraction.title}[/bold]: {_counted(estimate.cells, 'cell')}", highlight=False)
     for name, value in lines:
         # Not wrapped, so that a long URL can be copied.
         console.print(f"  [dim]{name:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
+    if workers and (warning := workers.warning()):
+        console.print(f"[yellow]warning[/yellow]: {warning}", highlight=False, soft_wrap=True)
 
 
 def show_remarks(remarks: Iterable[str | None]) -> None:
@@ -110,8 +129,8 @@ def shown_progress(console: Console) -> Iterator[dict[str, Callable[..., None]]]
             if not console.is_terminal:
                 console.print(step)
 
-        def on_estimate(extraction: "Extraction", estimate: "Estimate") -> None:
-            show_estimate(console, extraction, estimate)
+        def on_estimate(extraction: "Extraction", estimate: "Estimate", workers: "Workers | None") -> None:
+            show_estimate(console, extraction, estimate, workers)
             if estimate.missing:
                 on_step("measuring")
 

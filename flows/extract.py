@@ -32,6 +32,7 @@ from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
 from somatic.storage.places import FEATURES, open_results
 from somatic.storage.store import ResultStore
+from somatic.workers.choice import choose_workers
 from somatic.workers.isolation import CELL_TIMEOUT_S, warm_up
 from somatic.workers.memory import machine_memory_bytes, usable_cores
 from tasks.cave import check_layers, query_nuclei
@@ -89,8 +90,8 @@ def extract(
         nuclei: A file with the ids of the nuclei to measure: a text with one id a line, or a table with a column
             nucleus_id or id.
         to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
-        workers: Chunks of a shard measured at the same time, each in a process of its own; one a processor core when
-            left out.
+        workers: Chunks of a shard measured at the same time, each in a process of its own; as many as cores and free
+            memory allow when left out.
         chunk: Cells in a chunk.
         retry: Measure again those that failed for good ("failed"), or these nuclei. Without the limit, sample or nuclei
             of before all that is missing is measured too.
@@ -132,7 +133,7 @@ def extract(
         size = chunks_per_shard or _chunks_per_shard(None if shard_deployment else workers or usable_cores())
         base = None if force else choose_base(result_sets(results), extraction.version, extraction.config_hash, since)
         whole = limit is None and sample is None and nuclei is None
-        memory_bytes = _memory_of_a_worker(shard_deployment, workers)
+        memory_bytes = _memory_for_a_cell(shard_deployment)
         run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base, whole, memory_bytes)
         run.put(results)
     if run.base:
@@ -159,7 +160,12 @@ def extract(
     log.info(
         "%s: %d cells to measure in %d chunks, %d done already", title, estimate.missing, estimate.chunks, estimate.done
     )
-    listener.on_estimate(extraction, estimate)
+    here = None if shard_deployment else choose_workers(estimate.worker_memory_bytes, workers)
+    if here:
+        log.info("%s: workers: %s", title, here.in_words())
+        if warning := here.warning():
+            log.warning(warning)
+    listener.on_estimate(extraction, estimate, here)
 
     shard_parameters = {
         "dataset": dataset,
@@ -168,7 +174,7 @@ def extract(
         "run": run_id,
         "base": run.base,
         "to": to,
-        "workers": workers,
+        "workers": here.count if here else workers,
         "meshes": meshes,
         "cell_timeout_s": cell_timeout_s,
         "retry_delay_s": retry_delay_s,
@@ -209,13 +215,12 @@ def _chunks_per_shard(workers: int | None) -> int:
     return CHUNKS_PER_SHARD * max(1, math.ceil((workers or 1) / 4))
 
 
-def _memory_of_a_worker(shard_deployment: str | None, workers: int | None) -> int | None:
-    """What a shard will have for each worker, here or in its job; None where that is not known before it runs."""
+def _memory_for_a_cell(shard_deployment: str | None) -> int | None:
+    """What a cell has that is measured alone, here or in a job of a shard; None where a job does not say."""
     if shard_deployment is None:
-        return machine_memory_bytes() // (workers or usable_cores())
+        return machine_memory_bytes()
     with get_client(sync_client=True) as client:
-        of_job = job_memory_bytes(client, shard_deployment)
-    return of_job // workers if of_job and workers else None
+        return job_memory_bytes(client, shard_deployment)
 
 
 def _first_attempt(results: ResultStore, run_id: str) -> Run | None:

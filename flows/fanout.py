@@ -20,9 +20,10 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
+from flows.chunks import UPDATE_EVERY_S
 from flows.deployed import UNFINISHED, how_it_ended, settles_in, start_run, start_run_again
 from flows.futility import Futility
-from flows.shard import UPDATE_EVERY_S, Opened, extract_shard, opened_here
+from flows.shard import Opened, extract_shard, opened_here
 from somatic.errors import FutileExtraction, SomaticError, TransientError
 from somatic.extracting.extraction import Extraction
 from somatic.extracting.shards import Planned

@@ -10,6 +10,7 @@ from somatic.extracting.estimate import Estimate
 from somatic.extracting.extraction import Extraction
 from somatic.progress import Progress
 from somatic.results.collect import Counts
+from somatic.workers.choice import Workers
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Listener:
     on_note: Callable[[str], None] = lambda _note: None
     on_remark: Callable[[str], None] = lambda _remark: None
     """Of what a person should know, but which is no result."""
-    on_estimate: Callable[[Extraction, Estimate], None] = lambda _extraction, _estimate: None
+    on_estimate: Callable[[Extraction, Estimate, Workers | None], None] = lambda _extraction, _estimate, _workers: None
     on_progress: Callable[[Progress], None] = lambda _progress: None
     on_summary: Callable[[Summary], None] = lambda _summary: None
 

@@ -108,6 +108,10 @@ class CellHung(TransientError):
     """Measuring this one cell took longer than it may."""
 
 
+class MemoryShort(TransientError):
+    """Memory ran short while a cell was measured that had little of it; other programs had the rest."""
+
+
 class ProcessEnded(TransientError):
     """Somebody ended the process of a cell, which says nothing about the cell."""
 

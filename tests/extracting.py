@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from prefect import State
 
 from flows.extract import extract
+from sandbox import ending
 from sandbox.cave.server import MaterializedVersion
 from sandbox.phantom.scene import Scene
 from somatic.storage.store import ResultStore
@@ -138,7 +139,7 @@ class Ran:
 def command(*arguments: object, folder: Path, **environment: str | None) -> subprocess.Popen[str]:
     """Start `somatic` in a process group of its own, as a shell does; None takes a variable away."""
     known: dict[str, str | None] = {**os.environ, **environment}
-    return subprocess.Popen(
+    return ending.start(
         [SOMATIC, *map(str, arguments)],
         cwd=folder,
         env={name: value for name, value in known.items() if value is not None},
@@ -146,7 +147,6 @@ def command(*arguments: object, folder: Path, **environment: str | None) -> subp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
 
 

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from sessions import once_a_session
 
+from sandbox import ending
+
 _START_S = 600
 
 
@@ -52,7 +54,7 @@ class PrefectServer:
         """Start it and wait until it answers."""
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            self._process = ending.start(command, env=self._environment, stdout=log, stderr=log)
         try:
             self._wait()
         except BaseException:
@@ -85,7 +87,7 @@ def process_worker(pool: str, folder: Path, **environment: str) -> Iterator[psut
     command = [Path(sys.executable).with_name("prefect"), "worker", "start", "--pool", pool, "--type", "process"]
     known = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", **environment}
     with (folder / "log").open("wb") as log:
-        started = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=known)
+        started = ending.start(command, cwd=folder, stdout=log, stderr=log, env=known)
     worker = psutil.Process(started.pid)
     try:
         yield worker

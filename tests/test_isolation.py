@@ -6,6 +6,7 @@ The deaths are real: the server that the cells read from finds the process that 
 import gzip
 import multiprocessing.forkserver
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from somatic.cell import Cell
 from somatic.errors import (
     CellHung,
     CellKilled,
+    MemoryShort,
     MissingSegment,
     ProcessEnded,
     SegmentationError,
@@ -33,9 +36,10 @@ from somatic.errors import (
     Stopped,
     UnexpectedError,
 )
-from somatic.workers import isolation
+from somatic.workers import crowding, isolation, turns
 from somatic.workers.isolation import extract_cells_apart
 from somatic.workers.measuring import CellResult, Inputs
+from somatic.workers.memory import Budget
 
 RESOLUTION = (256.0, 256.0, 200.0)
 N_CELLS = 4
@@ -141,7 +145,10 @@ def test_results_come_one_by_one(server: FileServer) -> None:
     server.faults[file_of(12)] = Fault(wait=threading.Event())
     results = extract_cells_apart(cells(), inputs(server.url("seg")))
     assert_measured(next(results))
-    assert len(measuring_processes()) == 1
+    [process] = measuring_processes()
+    if sys.platform.startswith("linux"):
+        # It is the first that the kernel ends for lack of memory.
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
     results.close()
     assert measuring_processes() == []
 
@@ -209,10 +216,85 @@ def test_a_cell_that_would_fill_the_memory(server: FileServer, monkeypatch: pyte
     results = by_nucleus(extract_cells_apart(cells(), inputs(server.url("seg"))))
     greedy = results.pop(12)
     assert type(greedy.error) is CellKilled
-    assert f"more memory than there is (this process may use {there_is / 2**30:.1f} GiB)" in greedy.row["reason"]
+    said = rf"it needs more memory than there is \(it had \d\.\d GiB; this process may use {there_is / 2**30:.1f} GiB\)"
+    assert re.fullmatch(said, greedy.row["reason"])
     for result in results.values():
         assert_measured(result)
     assert measuring_processes() == []
+
+
+def in_a_thread(pool: ThreadPoolExecutor, server: FileServer, some: list[Cell]) -> "Future[list[CellResult]]":
+    """Measure cells as another chunk of the shard."""
+    return pool.submit(lambda: list(extract_cells_apart(some, inputs(server.url("seg")))))
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def n_asked(server: FileServer, nucleus_id: int) -> int:
+    """How often the file of a cell was asked for."""
+    return sum(path.endswith(file_of(nucleus_id)) for path in server.asked)
+
+
+def test_a_suspect_has_the_machine_to_itself(server: FileServer) -> None:
+    """Before it is tried again the others end after their cell; they go on afterwards, and no cell is lost."""
+    beside: list[int] = []
+
+    def kill_then_look(port: int) -> None:
+        if n_asked(server, 11) == 1:
+            send(signal.SIGKILL)(port)
+        else:
+            beside.append(len(measuring_processes()))
+
+    # Of the other chunk, the second of three cells is being measured when the suspect wants the machine.
+    server.faults[file_of(13)] = Fault(call=lambda _: until(turns.should_make_room), times=1)
+    server.faults[file_of(11)] = Fault(call=kill_then_look)
+    with ThreadPoolExecutor(2) as pool:
+        others = in_a_thread(pool, server, cells()[1:])
+        until(lambda: n_asked(server, 13) == 1)
+        suspect = in_a_thread(pool, server, cells()[:1])
+        results = by_nucleus(iter([*suspect.result(), *others.result()]))
+    for result in results.values():
+        assert_measured(result)
+    assert beside == [1]
+    assert [n_asked(server, nucleus_id) for nucleus_id in (11, 12, 13, 14)] == [2, 1, 1, 1]
+
+
+def test_a_suspect_does_not_wait_for_a_cell_that_hangs(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that takes long meanwhile is ended, and measured again afterwards."""
+    monkeypatch.setattr(turns, "_PATIENCE_S", 0.1)
+    server.faults[file_of(13)] = Fault(wait=threading.Event(), times=1)
+    server.faults[file_of(11)] = Fault(call=send(signal.SIGKILL), times=1)
+    with ThreadPoolExecutor(2) as pool:
+        others = in_a_thread(pool, server, cells()[1:])
+        until(lambda: n_asked(server, 13) == 1)
+        suspect = in_a_thread(pool, server, cells()[:1])
+        results = by_nucleus(iter([*suspect.result(), *others.result()]))
+    for result in results.values():
+        assert_measured(result)
+    assert [n_asked(server, nucleus_id) for nucleus_id in (11, 12, 13, 14)] == [2, 1, 2, 1]
+
+
+def test_memory_that_other_programs_have(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that was ended for it has failed for now, since it may be measured when they have ended."""
+
+    def look(_: Callable[[int], int]) -> Iterator[Budget]:
+        yield Budget(2**40, 2**40 if n_asked(server, 12) else 2**30, 1)
+
+    def until_it_is_gone(port: int) -> None:
+        asking(port).wait(60)
+
+    monkeypatch.setattr(crowding, "memory_budgets", look)
+    server.faults[file_of(12)] = Fault(call=until_it_is_gone)
+    (result,) = extract_cells_apart(cells()[1:2], inputs(server.url("seg")))
+    assert type(result.error) is MemoryShort
+    assert result.row["status"] == "failed"
+    assert "other programs had 102" in result.row["reason"]
 
 
 def test_a_cell_that_hangs(server: FileServer) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -13,14 +14,20 @@ from cloudvolume import CloudVolume
 from volumes import put_volume
 
 from somatic.cell import Cell
+from somatic.errors import PermanentError
 from somatic.workers import memory
+from somatic.workers.cgroups import CgroupMemory
 from somatic.workers.isolation import warm_up
 from somatic.workers.measuring import CellMeasurer, Inputs
 from somatic.workers.memory import (
+    Budget,
+    OwnMemory,
     cell_memory_bytes,
     machine_memory_bytes,
+    memory_budgets,
+    process_memory_bytes,
+    resident_bytes,
     usable_cores,
-    used_memory_bytes,
     worker_memory_bytes,
 )
 
@@ -153,27 +160,84 @@ def test_what_is_said_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine_memory_bytes() == there_is
 
 
-@pytest.mark.parametrize(
-    ("limit", "use", "cache"),
-    [
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ],
-)
-def test_a_container(limit: str, use: str, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its limit is what there is; what counts is all that is in it, but not the files that the kernel could drop."""
-    for name, text in ((limit, "1000000\n"), (use, "700000\n"), ("memory.stat", f"anon 1\n{cache} 200000\n")):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_CGROUPS", [(tmp_path, limit, use, cache)])
+def test_a_limit_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, with what is expected in its place."""
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", "8G")
+    with pytest.raises(PermanentError, match=r"invalid SOMATIC_MEMORY_BYTES '8G' \(expected a number of bytes"):
+        machine_memory_bytes()
+
+
+def test_every_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's, each control group's and the one of the environment, each with its own use and a reserve."""
+    groups = [CgroupMemory(2**63, 5), CgroupMemory(1_000_000, 400_000), CgroupMemory(2_000_000, 1_999_000)]
+    monkeypatch.setattr(memory, "cgroup_memory", lambda: iter(groups))
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", "3000000")
+    machine, *others = memory_budgets(lambda enough: enough + 50_000)
+    assert machine.limit_bytes == psutil.virtual_memory().total
+    assert 0 < machine.used_bytes < machine.limit_bytes
+    assert others == [
+        Budget(1_000_000, 400_000, 50_000),
+        Budget(2_000_000, 1_999_000, 100_000),
+        Budget(3_000_000, 2_900_000, 150_000),
+    ]
+    assert [budget.free_bytes for budget in others] == [550_000, -99_000, -50_000]
     assert machine_memory_bytes() == 1_000_000
-    assert used_memory_bytes([]) == 500_000
 
 
-@pytest.mark.parametrize("text", ["max", "9223372036854771712"])
-def test_a_container_without_a_limit(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine is the limit, and what counts is what these processes have."""
-    (tmp_path / "memory.max").write_text(text)
-    monkeypatch.setattr(memory, "_CGROUPS", [(tmp_path, "memory.max", "memory.current", "inactive_file")])
-    assert machine_memory_bytes() > 2**30
-    assert used_memory_bytes([]) == 0
-    assert used_memory_bytes([psutil.Process()]) > 2**20
+def hold(answer: Connection, own_bytes: int) -> None:
+    """In a process of its own: have some memory until told to end."""
+    held = np.ones(own_bytes, np.uint8)
+    answer.send(held.size)
+    answer.recv()
+
+
+@pytest.fixture
+def workers() -> Iterator[list[psutil.Process]]:
+    """Four processes that share what their fork server loaded; each has nothing of its own, the last one 200 MiB."""
+    warm_up("corrected")
+    context = multiprocessing.get_context("forkserver")
+    started = []
+    for own_bytes in (0, 0, 0, 200 * 2**20):
+        here, there = context.Pipe()
+        process = context.Process(target=hold, args=(there, own_bytes))
+        process.start()
+        assert here.recv() == own_bytes
+        started.append((here, process))
+    yield [psutil.Process(process.pid) for _, process in started]
+    for here, process in started:
+        here.send(None)
+        process.join()
+
+
+def test_shared_memory_counts_once(workers: list[psutil.Process]) -> None:
+    """An idle worker is as large as its fork server by what is resident, and nearly nothing by what it has."""
+    fork_server = workers[0].parent()
+    assert fork_server
+    family = [fork_server, *workers]
+    loaded = process_memory_bytes(fork_server) + sum(map(process_memory_bytes, workers[:3]))
+    assert process_memory_bytes(workers[3]) > 200 * 2**20
+    assert process_memory_bytes(workers[0]) < resident_bytes(workers[0]) / 2
+    # All that the fork server has loaded, and not much more.
+    assert loaded < 1.5 * resident_bytes(fork_server)
+    own = OwnMemory()
+    resident = sum(map(resident_bytes, family))
+    assert own.bytes(family, enough=2 * resident) == pytest.approx(resident, rel=0.02)
+    exact = sum(map(process_memory_bytes, family))
+    assert own.bytes(family, enough=exact) == pytest.approx(exact, rel=0.05)
+    assert exact < resident - 2 * resident_bytes(workers[0]) * 0.8
+
+
+def test_a_process_that_is_gone_or_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has nothing; of one that may not be looked into it is what is resident."""
+    process = psutil.Process()
+
+    def refuse(_: psutil.Process) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
+    assert process_memory_bytes(process) == pytest.approx(process.memory_info().rss, rel=0.02)
+    monkeypatch.undo()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    process = psutil.Process(gone.pid)
+    gone.wait()
+    assert process_memory_bytes(process) == resident_bytes(process) == 0

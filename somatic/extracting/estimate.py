@@ -70,13 +70,25 @@ def estimate_extraction(extraction: Extraction, plan: Plan, missing: pd.DataFram
             file_vx=file_vx,
         ),
         radius_nm=extraction.radius_nm,
-        worker_memory_bytes=worker_memory_bytes(extraction.radius_nm, resolution_nm, file_vx),
+        worker_memory_bytes=memory_of_worker(extraction),
         chunks_per_shard=chunks_per_shard,
         cave_requests=(_CAVE_REQUESTS if cave else 0) + _GRAPH_REQUESTS * on_graph,
         cells_per_request=SYNAPSE_CELLS if cave and cave.synapses else None,
         requests_per_cell=on_graph,
         requests_per_chunk=on_graph,
     )
+
+
+def memory_of_worker(extraction: Extraction) -> int:
+    """Most memory that a process needs that measures the cells of an extraction one at a time.
+
+    Raises
+    ------
+    SomaticError
+        The segmentation cannot be opened.
+    """
+    segmentation = extraction.segmentation
+    return worker_memory_bytes(extraction.radius_nm, segmentation.resolution_nm, _triple(segmentation.file_shape))
 
 
 def make_estimate(

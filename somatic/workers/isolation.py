@@ -1,7 +1,8 @@
 """Cells measured in a process of their own, so that one that dies or hangs costs nobody else.
 
 Results come through a pipe one by one. The cell that a process died of is therefore known; it is tried once more in
-a process that measures it alone, and if that dies too, it alone has failed.
+a process that measures it alone, and if that dies too, it alone has failed. Where memory may be the reason, the other
+processes of this program make room first: they end after the cell that they are at, and go on afterwards.
 """
 
 import logging
@@ -11,27 +12,39 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import tqdm
 
 from somatic.cave.tokens import TOKEN_VARIABLE
 from somatic.cell import Cell
-from somatic.errors import CellHung, CellKilled, ProcessEnded, SomaticError, Stopped, UnexpectedError, typed_line
+from somatic.errors import (
+    CellHung,
+    CellKilled,
+    MemoryShort,
+    ProcessEnded,
+    SomaticError,
+    Stopped,
+    UnexpectedError,
+    typed_line,
+)
 from somatic.geometry.compiled import has_machine_code
-from somatic.workers import crowding
+from somatic.workers import crowding, turns
+from somatic.workers.crowding import Ended
 from somatic.workers.measuring import CellMeasurer, CellResult, Inputs, failed
 from somatic.workers.memory import machine_memory_bytes
 
 CELL_TIMEOUT_S = 900.0
 # For opening the layers, and for the imports when the fork server starts.
 _START_TIMEOUT_S = 120.0
-_LOOK_UP_S = 0.05
+# How soon a process ends that is to be stopped. Each thread looks so often.
+_LOOK_UP_S = 0.5
 _OUT_OF_MEMORY = 77
-_TOO_MUCH = "it needs more memory than there is ({})"
 
 
 def extract_cells_apart(
@@ -68,22 +81,38 @@ def extract_cells_apart(
     """
     stop = stop or threading.Event()
     waiting = list(cells)
-    suspects: list[Cell] = []
+    suspects: list[tuple[Cell, SomaticError]] = []
     while waiting:
-        done = 0
-        with _Measuring(waiting, inputs, cell_timeout_s, stop) as measuring:
-            for result in measuring:
-                done += 1
-                yield result
-        if measuring.fault:
-            suspects.append(waiting[done])
+        done, fault = yield from _measure_in_turn(turns.with_others(stop), waiting, inputs, cell_timeout_s, stop)
+        if fault:
+            suspects.append((waiting[done], fault))
             done += 1
         waiting = waiting[done:]
-    for cell in suspects:
-        with _Measuring([cell], inputs, cell_timeout_s, stop) as measuring:
-            yield from measuring
-        if measuring.fault:
-            yield failed(cell, inputs, measuring.fault)
+    for cell, fault in suspects:
+        # Whether a cell needs more memory than there is shows only when no other cell takes any.
+        turn = turns.alone if isinstance(fault, CellKilled | MemoryShort) else turns.with_others
+        done, again = 0, None
+        while not done and again is None:
+            done, again = yield from _measure_in_turn(turn(stop), [cell], inputs, cell_timeout_s, stop)
+        if again:
+            yield failed(cell, inputs, again)
+
+
+def _measure_in_turn(
+    turn: AbstractContextManager[None], cells: list[Cell], inputs: Inputs, cell_timeout_s: float, stop: threading.Event
+) -> Generator[CellResult, None, tuple[int, SomaticError | None]]:
+    """Measure cells until one ends its process or another process needs the machine.
+
+    Returns how many were measured, and what went wrong with the one after these, if anything.
+    """
+    done = 0
+    with turn, _Measuring(cells, inputs, cell_timeout_s, stop) as measuring:
+        for result in measuring:
+            done += 1
+            yield result
+            if turns.should_make_room():
+                break
+    return done, measuring.fault
 
 
 def warm_up(definitions: str) -> bool:
@@ -124,7 +153,7 @@ class _Measuring:
         sender.close()
         assert self._process.pid is not None
         self._pid = self._process.pid
-        crowding.count(self._pid)
+        crowding.watch(self._pid)
 
     def __enter__(self) -> "_Measuring":
         return self
@@ -133,11 +162,11 @@ class _Measuring:
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
-        crowding.forget(self._pid)
+        crowding.unwatch(self._pid)
         self._results.close()
 
     def __iter__(self) -> Iterator[CellResult]:
-        """Results as they come; ends early, with `fault` set, when the process dies or hangs."""
+        """Results as they come; ends early when the process dies or hangs, with `fault` set, or has to make room."""
         self._receive(_START_TIMEOUT_S)
         if self.fault:
             # No cell was begun, so none of them is to blame.
@@ -155,26 +184,36 @@ class _Measuring:
             if time.monotonic() > deadline:
                 self.fault = CellHung(f"took longer than {timeout_s:g} s and was ended")
                 return None
-            if crowding.is_too_much(self._pid):
-                self.fault = CellKilled(_TOO_MUCH.format(_memory()))
+            if turns.must_make_room():
                 return None
         try:
             message = self._results.recv()
         except (EOFError, OSError):
             # The second when it died while it was sending.
             self._process.join()
-            self.fault = _cause_of_death(self._process.exitcode)
+            ended = crowding.unwatch(self._pid)
+            self.fault = _too_much(ended) if ended else _cause_of_death(self._process.exitcode)
             return None
         if isinstance(message, Exception):
             raise message
         return message
 
 
+def _too_much(ended: Ended) -> SomaticError:
+    had, others, limit = (n / 2**30 for n in (ended.memory_bytes, ended.others_bytes, ended.limit_bytes))
+    if others > had:
+        return MemoryShort(
+            f"memory ran short while it had {had:.1f} GiB, since other programs had {others:.1f} of {limit:.1f} GiB; "
+            "run the same command again when they have ended"
+        )
+    return CellKilled(f"it needs more memory than there is (it had {had:.1f} GiB; {_memory(ended.limit_bytes)})")
+
+
 def _cause_of_death(exit_code: int | None) -> SomaticError:
     if exit_code == -signal.SIGKILL:
-        return CellKilled(f"its process was killed, most likely for lack of memory ({_memory()})")
+        return CellKilled(f"its process was killed, most likely for lack of memory ({_memory(machine_memory_bytes())})")
     if exit_code == _OUT_OF_MEMORY:
-        return CellKilled(_TOO_MUCH.format(_memory()))
+        return CellKilled(f"it needs more memory than there is ({_memory(machine_memory_bytes())})")
     if exit_code in (-signal.SIGTERM, -signal.SIGINT):
         return ProcessEnded("its process was asked to end")
     if exit_code is not None and exit_code < 0:
@@ -182,8 +221,8 @@ def _cause_of_death(exit_code: int | None) -> SomaticError:
     return CellKilled(f"its process ended with exit status {exit_code}")
 
 
-def _memory() -> str:
-    return f"this process may use {machine_memory_bytes() / 2**30:.1f} GiB"
+def _memory(limit_bytes: int) -> str:
+    return f"this process may use {limit_bytes / 2**30:.1f} GiB"
 
 
 def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], results: Connection) -> None:
@@ -191,6 +230,9 @@ def _measure(cells: list[Cell], inputs: Inputs, environment: dict[str, str], res
     os.environ.update(environment)
     # Ctrl-C reaches the whole group; the parent decides what becomes of this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where the kernel ends a process for lack of memory, then this one, and not one that others depend on.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # cloud-files prints the name of a file that it cannot decompress; stdout belongs to the parent.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123

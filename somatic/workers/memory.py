@@ -1,23 +1,22 @@
-"""Memory: how much this machine has, and how much measuring one cell at a time needs."""
+"""Memory: how much this process may use, how much of it is used, and how much measuring one cell at a time needs."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
 
 from somatic.cutout import half_side_vx
+from somatic.errors import PermanentError
 from somatic.volume.files import BATCH_BYTES
+from somatic.workers.cgroups import cgroup_memory
 
-# What a container is told of itself, by newer kernels and older ones: its limit, its use, and what of that is cache.
-_CGROUPS = (
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
 _SAID = "SOMATIC_MEMORY_BYTES"
+# Kept free below a limit, for what processes take until somebody looks again. A group beyond its limit may be killed as
+# a whole; on the machine itself the kernel kills one process, and what others use is not ours to judge.
+_RESERVED = 1 / 20
+_RESERVED_OF_MACHINE_BYTES = 256 * 2**20
 
 # The interpreter with cloud-volume, trimesh, scipy and numba loaded, a nucleus and its folds, a chunk's synapses;
 # on a graph the leaves of its cells too, 1 MB for a cell with 100,000.
@@ -30,25 +29,106 @@ _MASKS_MESHED = 3
 _BYTES_PER_FACE = 260
 
 
+class Budget(NamedTuple):
+    """A limit on memory that this process is under, and how much of it is used.
+
+    Cached files do not count as used. Where several processes share a page it counts once.
+    """
+
+    limit_bytes: int
+    used_bytes: int
+    reserved_bytes: int
+    """What is to be kept free."""
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left above the reserve; below 0 memory is short."""
+        return self.limit_bytes - self.reserved_bytes - self.used_bytes
+
+
+def memory_budgets(own_bytes: Callable[[int], int]) -> Iterator[Budget]:
+    """Every limit that this process is under: the machine's, its control groups' and SOMATIC_MEMORY_BYTES.
+
+    Parameters
+    ----------
+    own_bytes : callable
+        Gives what all our processes have, if it is more than a number of bytes, else any number below that. It counts
+        for SOMATIC_MEMORY_BYTES; for the other limits everything counts that is under them.
+
+    Yields
+    ------
+    Budget
+
+    Raises
+    ------
+    PermanentError
+        SOMATIC_MEMORY_BYTES is not a number.
+    """
+    machine = psutil.virtual_memory()
+    reserved = min(int(_RESERVED * machine.total), _RESERVED_OF_MACHINE_BYTES)
+    yield Budget(machine.total, machine.total - machine.available, reserved)
+    for limit, used in cgroup_memory():
+        if limit < machine.total:
+            yield Budget(limit, used, int(_RESERVED * limit))
+    if said := _said_bytes():
+        reserved = int(_RESERVED * said)
+        yield Budget(said, own_bytes(said - reserved), reserved)
+
+
+def _said_bytes() -> int:
+    text = os.environ.get(_SAID, "").strip()
+    if text and not text.isdecimal():
+        raise PermanentError(f"invalid {_SAID} {text!r} (expected a number of bytes, e.g. {8 * 2**30})")
+    return int(text or 0)
+
+
 def machine_memory_bytes() -> int:
-    """Memory that this process may use: the machine's, its container's or SOMATIC_MEMORY_BYTES, whichever is least."""
-    limits = [psutil.virtual_memory().total, int(os.environ.get(_SAID) or sys.maxsize)]
-    return min(limits + [limit_bytes for limit_bytes, _ in _containers()])
-
-
-def used_memory_bytes(processes: Iterable[psutil.Process]) -> int:
-    """Memory that is taken of `machine_memory_bytes`: by this container, or where there is none by these processes."""
-    for _, read_use in _containers():
-        return read_use()
-    return sum(map(process_memory_bytes, processes))
+    """Memory that this process may use: the least of the limits that it is under."""
+    return min(budget.limit_bytes for budget in memory_budgets(lambda _: 0))
 
 
 def process_memory_bytes(process: psutil.Process) -> int:
-    """Memory that a process has; 0 when it is gone."""
+    """Memory that a process has, its part of what it shares with others included; 0 when it is gone."""
+    try:
+        memory = process.memory_full_info()
+    except psutil.NoSuchProcess:
+        return 0
+    except psutil.Error:
+        # Not ours to look into.
+        return resident_bytes(process)
+    # Where the kernel does not share pages out among processes, those of each alone.
+    return getattr(memory, "pss", memory.uss)
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Memory that a process has, with all that it shares; 0 when it is gone. Read in a hundredth of the time."""
     try:
         return process.memory_info().rss
     except psutil.Error:
         return 0
+
+
+class OwnMemory:
+    """Memory of our processes together, with what each of them shares read once, and only when it matters.
+
+    To read what a process shares takes the kernel as long as it takes to walk over all its pages.
+    """
+
+    def __init__(self) -> None:
+        self._shared: dict[psutil.Process, int] = {}
+
+    def bytes(self, processes: Iterable[psutil.Process], enough: int) -> int:
+        """Memory that the processes have; what they share may count several times up to a sum of `enough`."""
+        resident = {process: resident_bytes(process) for process in processes}
+        self._shared = {process: self._shared[process] for process in resident if process in self._shared}
+        if self._own_of(resident) > enough:
+            for process, has in resident.items():
+                if process not in self._shared:
+                    self._shared[process] = max(0, has - process_memory_bytes(process))
+        return self._own_of(resident)
+
+    def _own_of(self, resident: dict[psutil.Process, int]) -> int:
+        return sum(max(0, has - self._shared.get(process, 0)) for process, has in resident.items())
 
 
 def usable_cores() -> int:
@@ -95,20 +175,3 @@ def cell_memory_bytes(radius_nm: float, resolution_nm: np.ndarray, file_shape: t
     repairing = _MASKS_REPAIRED * mask_bytes
     meshing = _MASKS_MESHED * mask_bytes + _BYTES_PER_FACE * n_faces
     return max(reading, repairing, meshing)
-
-
-def _containers() -> Iterator[tuple[int, Callable[[], int]]]:
-    """Limit of the container that this process is in, if it has one, and a way to read what it uses."""
-    for folder, limit, use, cache in _CGROUPS:
-        if not (folder / limit).exists():
-            continue
-        text = (folder / limit).read_text().strip()
-        # Without a limit it is a word, or more than any machine has.
-        if text.isdigit() and int(text) < psutil.virtual_memory().total:
-            yield int(text), partial(_read_use, folder / use, folder / "memory.stat", cache)
-
-
-def _read_use(use: Path, stat: Path, cache: str) -> int:
-    """Without what the kernel takes back when it is short, as Kubernetes counts too."""
-    noted = dict(line.split() for line in stat.read_text().splitlines())
-    return int(use.read_text()) - int(noted[cache])

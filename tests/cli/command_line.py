@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 
 from cli.main import main
+from sandbox import ending
 from somatic.cave import calls as cave_calls
 
 SOMATIC = Path(sys.executable).with_name("somatic")
@@ -136,7 +137,7 @@ def start(
     err_source, err = os.openpty() if terminal else os.pipe()
     out_source, out = os.pipe()
     command = [*map(str, program), *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=folder, env=known, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+    process = ending.start(command, cwd=folder, env=known, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
     os.close(out)
     os.close(err)
     running = Running(process)

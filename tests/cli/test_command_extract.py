@@ -82,6 +82,21 @@ def test_as_many_requests_as_announced(extracted: Extracted) -> None:
     assert abs(int(announced) - extracted.requests) <= 3
 
 
+def test_more_workers_than_memory(
+    run_flow: Run, files_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many there will be is said before they begin; asked for more than memory allows, there is a warning."""
+    # This process and its children have about one of these.
+    monkeypatch.setenv("SOMATIC_MEMORY_BYTES", str(3 * 2**30))
+    ran = run_flow("extract", files_toml, "--to", tmp_path / "results", "--workers", 64)
+    assert ran.status == 0
+    before = ran.err[: ran.err.index("measuring\n")]
+    [fitting] = re.findall(r"workers +64 as requested: memory for (\d+) \([\d.]+ [MG]B free\), \d+ cores?\n", before)
+    assert 0 < int(fitting) < 10
+    assert re.search(rf"warning: 64 workers may need [\d.]+ GB of memory .*use --workers {fitting}", before)
+    assert "2 ok" in ran.out
+
+
 def test_again_does_nothing(run_flow: Run, extracted: Extracted) -> None:
     """The same command again finds all of it done and says the same; without a terminal in few and plain lines."""
     before = chunk_files(extracted.table)

@@ -38,6 +38,7 @@ def test_plan(cave_toml: Path, cave: CaveServer, scene: Scene, tmp_path: Path) -
     assert abs(int(requests) - 2 - asked) <= 3
     assert re.fullmatch(r"at most about \d+(\.\d+)? [kM]B of segmentation", plan["reading"])
     assert re.fullmatch(r"\d+ MB a worker", plan["memory"])
+    assert re.fullmatch(r"\d+ on this machine: memory for \d+ \([\d.]+ [MG]B free\), \d+ cores?", plan["workers"])
     assert max(map(len, ran.out.splitlines()[3:])) <= 80
     # Folders that cloud-volume makes in a home when it is imported.
     assert {path.name for path in tmp_path.iterdir()} <= {".cloudvolume", ".cloudfiles"}

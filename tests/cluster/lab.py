@@ -35,6 +35,7 @@ from prefect_server import PrefectServer
 from s3_proxy import S3Proxy
 
 from deployments.definitions import apply_deployment, read_definitions
+from sandbox import ending
 from sandbox.cave.server import CaveServer
 
 POOL = "somatic"
@@ -83,7 +84,7 @@ class Worker:
         """Start it."""
         command = [_BIN / "prefect", "worker", "start", "--pool", POOL, "--type", "kubernetes"]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = ending.start(
                 [*command, "--install-policy", "never"], env=self._environment, stdout=log, stderr=log
             )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.ending import end_with_this_process
+
 _USER = "postgres"
 
 
@@ -34,6 +36,7 @@ def postgres() -> Iterator[str]:
 
         run("initdb", "--auth=trust", f"--username={_USER}", f"--pgdata={data}")
         run("pg_ctl", "start", "--wait", f"--pgdata={data}", f"--log={folder}/log", f"--options={settings}")
+        end_with_this_process(int((data / "postmaster.pid").read_text().split()[0]))
         try:
             yield f"postgresql+asyncpg://{_USER}@/postgres?host={folder}"
         finally:

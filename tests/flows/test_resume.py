@@ -26,7 +26,7 @@ RUNS = {
 }
 
 
-def until(true: Callable[[], bool], process: subprocess.Popen[str], within_s: float = 90) -> None:
+def until(true: Callable[[], bool], process: subprocess.Popen[str], within_s: float = 240) -> None:
     """Wait for something that a running command does."""
     deadline = time.monotonic() + within_s
     while not true():

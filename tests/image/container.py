@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from sandbox import ending
+
 # /proc and /dev are mounted where no other process sees them, and end with the container.
 _ENTER = """
 mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev"
@@ -41,7 +43,7 @@ class Container:
         inside = self.config["Entrypoint"] + (list(command) or self.config["Cmd"])
         known = self.config["Env"] + [f"{name}={value}" for name, value in environment.items()]
         folder = f"--chdir={self.config['WorkingDir']}"
-        return subprocess.Popen(
+        return ending.start(
             ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _ENTER, "sh", self.root]
             + [user or self.config["User"], folder, *known, *inside],
             stdin=subprocess.DEVNULL,
