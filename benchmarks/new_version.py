@@ -31,7 +31,7 @@ from sandbox.cave.server import CaveServer, CaveTable, Datastack, MaterializedVe
 from sandbox.graph.chunked_graph import ChunkedGraph, State
 from sandbox.graph.ids import chunks_of, make_ids
 from somatic.check import choose_sample
-from somatic.features import feature_table
+from somatic.features import feature_table, features_versions
 from somatic.tables import nuclei_from_raw
 
 FIRST_ROOT = 864_691_130_000_000_000
@@ -154,7 +154,7 @@ class Volume:
             origin = {"soma_version": 1, "soma_fingerprint": known, "synapse_hash": synapse_hash(near)}
             failure = type(result.error).__name__ if result.error else None
             row = chunk_row(result.row, centre_vx=cell.centre_vx, attempt=1, error_class=failure, origin=origin)
-            rows.append(row | {"features_version": 1, "code_version": "", "materialization_version": 1})
+            rows.append(row | features_versions() | {"code_version": "", "materialization_version": 1})
         rows.sort(key=lambda row: row["nucleus_id"])
         features = parquet_bytes(feature_table(rows))
         extraction.store.put("features.parquet", features)

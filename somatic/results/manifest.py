@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from somatic.features import FEATURES_VERSION
+from somatic.features import features_versions
 from somatic.software import code_version, library_versions
 from somatic.storage.json_object import object_from_json
 from somatic.storage.places import MANIFEST
@@ -61,7 +61,7 @@ def make_manifest(
         "config": dict(config),
         "config_hash": config_hash,
         "layers": dict(layers),
-        "features_version": FEATURES_VERSION,
+        **features_versions(),
         "plan": plan_hash,
         "counts": dict(counts),
         "cost": dict(cost),

@@ -9,6 +9,7 @@ import trimesh
 from cloudvolume import Mesh
 
 from somatic.cutout import Segmentation
+from somatic.errors import StoreError, one_line
 from somatic.storage.json_object import object_from_json
 from somatic.storage.store import ResultStore
 
@@ -91,9 +92,17 @@ class MeshLayer:
         Raises
         ------
         StoreError, StoreUnavailable
-            There is none, or it could not be read, for good or for now.
+            There is none, it is damaged, or it could not be read, for good or for now.
         """
-        mesh = Mesh.from_precomputed(self._store.get(_fragment(nucleus_id)))
+        name = _fragment(nucleus_id)
+        data = self._store.get(name)
+        try:
+            mesh = Mesh.from_precomputed(data)
+            if len(mesh.faces) and mesh.faces.max() >= len(mesh.vertices):
+                raise ValueError("faces name vertices that it does not have")
+        except Exception as error:
+            # cloud-volume raises whatever comes of reading past the end of damaged bytes.
+            raise StoreError(f"{self._store.url_of(name)} is not a whole mesh ({one_line(error)})") from error
         return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
 
     def copy(self, nucleus_id: int, other: "MeshLayer") -> None:

@@ -29,8 +29,8 @@ class Run:
         Into what ranges the plan was cut.
     started : datetime
         When its first attempt began, with a time zone.
-    base : str or None
-        Name of the result set (`v<version>/<config>`) from which it takes rows over.
+    bases : tuple of str
+        Names of the result sets (`v<version>/<config>`) that it reuses (`somatic.results.base.choose_bases`).
     whole : bool
         Whether it planned every nucleus, and not a selection of them.
     memory_bytes : int or None
@@ -44,7 +44,7 @@ class Run:
     plan: str | None
     chunks_per_shard: int
     started: AwareDatetime
-    base: str | None = None
+    bases: tuple[str, ...] = ()
     whole: bool = False
     memory_bytes: int | None = None
 
