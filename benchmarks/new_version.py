@@ -163,7 +163,7 @@ class Volume:
         n = len(rows)
         counts = {"queried": n, "nuclei": n, "failed_transient": 0}
         stated = {"features.parquet": hashlib.sha256(features).hexdigest()}
-        put_manifest(extraction.store, {"counts": counts, "sha256": stated})
+        put_manifest(extraction.store, {"counts": counts, "sha256": stated, "config": extraction.config})
 
     def check(self, dataset: Path, to: str) -> None:
         """Check that exactly the cells were measured that changed, and those with another root id that had failed."""
@@ -176,7 +176,7 @@ class Volume:
         failed = self.ids[self.ids % 1000 == 0]
         again = set(self.ids[self.changed]) | set(np.intersect1d(failed, self.ids[self.re_rooted]))
         assert set(computed) == again, (len(computed), len(again))
-        print(f"\n{len(computed):,} cells measured, {len(provenance) - len(computed):,} taken over")
+        print(f"\n{len(computed):,} cells measured, {len(provenance) - len(computed):,} reused")
 
     def _nuclei(self, roots: np.ndarray) -> pd.DataFrame:
         position = {f"pt_position_{axis}": self.centres_vx[:, n] for n, axis in enumerate("xyz")}
