@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.full_size import FAILED_OF, FIRST_ROOT, VOLUME_UM
-from somatic.features import COLUMNS, SCHEMA
+from somatic.features import COLUMNS, SCHEMA, features_versions
 from somatic.report.overview import put_report
 from somatic.results.flags import put_flags
 from somatic.results.manifest import make_manifest, put_manifest
@@ -138,7 +138,7 @@ def made_up_provenance(features: pa.Table) -> pa.Table:
         "finished": pa.array((1e6 * finished).astype(np.int64)).cast(pa.timestamp("us", tz="UTC")),
         "soma_version": pa.array(np.full(n_rows, 1300)),
         "soma_fingerprint": pa.array([f"{number:016x}" for number in range(n_rows)]),
-        "features_version": pa.array(np.ones(n_rows, dtype=np.int64)),
+        **{name: pa.array(np.full(n_rows, version)) for name, version in features_versions().items()},
         "code_version": pa.array(["0.1.0"] * n_rows),
     }
     columns = []

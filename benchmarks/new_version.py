@@ -31,7 +31,7 @@ from sandbox.cave.server import CaveServer, CaveTable, Datastack, MaterializedVe
 from sandbox.graph.chunked_graph import ChunkedGraph, State
 from sandbox.graph.ids import chunks_of, make_ids
 from somatic.check import choose_sample
-from somatic.features import feature_table
+from somatic.features import feature_table, features_versions
 from somatic.tables import nuclei_from_raw
 
 FIRST_ROOT = 864_691_130_000_000_000
@@ -154,7 +154,7 @@ class Volume:
             origin = {"soma_version": 1, "soma_fingerprint": known, "synapse_hash": synapse_hash(near)}
             failure = type(result.error).__name__ if result.error else None
             row = chunk_row(result.row, centre_vx=cell.centre_vx, attempt=1, error_class=failure, origin=origin)
-            rows.append(row | {"features_version": 1, "code_version": "", "materialization_version": 1})
+            rows.append(row | features_versions() | {"code_version": "", "materialization_version": 1})
         rows.sort(key=lambda row: row["nucleus_id"])
         features = parquet_bytes(feature_table(rows))
         extraction.store.put("features.parquet", features)
@@ -163,7 +163,7 @@ class Volume:
         n = len(rows)
         counts = {"queried": n, "nuclei": n, "failed_transient": 0}
         stated = {"features.parquet": hashlib.sha256(features).hexdigest()}
-        put_manifest(extraction.store, {"counts": counts, "sha256": stated})
+        put_manifest(extraction.store, {"counts": counts, "sha256": stated, "config": extraction.config})
 
     def check(self, dataset: Path, to: str) -> None:
         """Check that exactly the cells were measured that changed, and those with another root id that had failed."""
@@ -176,7 +176,7 @@ class Volume:
         failed = self.ids[self.ids % 1000 == 0]
         again = set(self.ids[self.changed]) | set(np.intersect1d(failed, self.ids[self.re_rooted]))
         assert set(computed) == again, (len(computed), len(again))
-        print(f"\n{len(computed):,} cells measured, {len(provenance) - len(computed):,} taken over")
+        print(f"\n{len(computed):,} cells measured, {len(provenance) - len(computed):,} reused")
 
     def _nuclei(self, roots: np.ndarray) -> pd.DataFrame:
         position = {f"pt_position_{axis}": self.centres_vx[:, n] for n, axis in enumerate("xyz")}

@@ -48,10 +48,9 @@ def plan(
     ids = read_nucleus_ids(nuclei) if nuclei else None
     with shown_steps() as step:
         step("connecting")
-        from somatic.extracting.carrying import count_candidates
         from somatic.extracting.extraction import Extraction
         from somatic.extracting.shards import Selection, plan_extraction
-        from somatic.results.base import choose_base
+        from somatic.results.base import choose_bases
         from somatic.results.ledger import Ledger
         from somatic.results.sets import result_sets
         from somatic.storage.places import open_results
@@ -62,6 +61,11 @@ def plan(
         notes = extraction.source.notes
         show_remarks([extraction.token_note, *notes])
         n_shown = len(notes)
+        sets = result_sets(open_results(described, to))
+        warnings: list[str] = []
+        bases = choose_bases(sets, extraction.version, extraction.config, since_version, warnings.append)
+        extraction = extraction.reusing(bases, warnings.append)
+        show_remarks(warnings)
         step("asking for the nuclei")
         found = extraction.source.nuclei()
         show_remarks(notes[n_shown:])
@@ -70,12 +74,5 @@ def plan(
         step("planning")
         ledger = Ledger.load(extraction.store, machine_memory_bytes())
         planned = plan_extraction(extraction, found, Selection(limit, sample, ids, chunk), ledger)
-        base = choose_base(
-            result_sets(open_results(described, to)), extraction.version, extraction.config_hash, since_version
-        )
-        candidates = None
-        if base:
-            extraction = extraction.on(base)
-            candidates = count_candidates(extraction, planned.missing, found.resolution_nm)
     workers = choose_workers(planned.estimate.worker_memory_bytes)
-    show_estimate(Console(), extraction, planned.estimate, workers, candidates)
+    show_estimate(Console(), extraction, planned.estimate, workers)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from somatic.extracting.cost import Cost
     from somatic.extracting.estimate import Estimate
     from somatic.extracting.extraction import Extraction
-    from somatic.results.collect import Counts
+    from somatic.results.collect import Counts, Parts
     from somatic.results.status import Status
     from somatic.workers.choice import Workers
 
@@ -32,9 +33,8 @@ def show_estimate(
     extraction: "Extraction",
     estimate: "Estimate",
     workers: "Workers | None",
-    candidates: tuple[int, int] | None = None,
 ) -> None:
-    """Print what an extraction will take.
+    """Print what an extraction will take, and what of it earlier results save.
 
     Parameters
     ----------
@@ -43,8 +43,6 @@ def show_estimate(
     estimate : Estimate
     workers : Workers or None
         How many there are on this machine; None when it measures nothing.
-    candidates : (int, int), optional
-        What its base may save: cells with the root id of then, and others.
     """
     to_measure = (
         f"{_counted(estimate.missing, 'cell')} in {_counted(estimate.chunks, 'chunk')} "
@@ -55,7 +53,7 @@ def show_estimate(
         ("results", extraction.store.url),
         ("done already", _counted(estimate.done, "cell")),
         ("to measure", to_measure if estimate.missing else "nothing"),
-        *_saved(extraction, candidates),
+        *_reused(extraction, estimate),
         ("to skip", f"{_counted(estimate.skipped, 'nucleus', 'nuclei')} without a root id or position"),
         ("CAVE", f"about {_counted(estimate.cave_requests, 'request')}" if extraction.dataset.cave else "not used"),
         ("reading", f"at most about {size_in_words(estimate.segmentation_bytes)} of segmentation"),
@@ -85,14 +83,20 @@ def _paid_by(extraction: "Extraction", url: str) -> str:
     return f" (with your credentials{', at your cost' if access.requester_pays else ''})"
 
 
-def _saved(extraction: "Extraction", candidates: tuple[int, int] | None) -> list[tuple[str, str]]:
-    if not candidates or not extraction.base:
+def _reused(extraction: "Extraction", estimate: "Estimate") -> list[tuple[str, str]]:
+    parts, n_missing = estimate.reusable, estimate.missing
+    if not parts or not n_missing:
         return []
-    unchanged, changed = candidates
-    said = f"of these {_counted(unchanged, 'cell')} with the root id that v{extraction.base.version} had"
-    if changed:
-        said += f", and those of {changed:,} with another one whose soma is the same"
-    return [("taken over", said)]
+    somata = f"{n_missing - parts.somata:,} to measure, {parts.somata:,} reused"
+    if parts.perhaps_somata:
+        somata += f", and of the former up to {parts.perhaps_somata:,} where they prove to be the same"
+    nuclei = f"{n_missing - parts.nuclei:,} to measure, {parts.nuclei:,} reused"
+    return [
+        ("reusing", " and ".join(base.name for base in extraction.bases)),
+        ("somata", somata),
+        *([("nuclei", nuclei)] if extraction.source.nucleus_segmentation else []),
+        ("synapses", "counted again where they or the soma have changed"),
+    ]
 
 
 @contextmanager
@@ -162,8 +166,17 @@ def show_summary(console: Console, summary: "Summary") -> None:
         markup=False,
     )
     _show_reasons(console, summary.reasons)
+    if parts := parts_in_words(summary.cost):
+        console.print(parts, highlight=False, soft_wrap=True, markup=False)
     console.print(f"cost: {cost_in_words(summary.cost)}", highlight=False, soft_wrap=True, markup=False)
     console.print(summary.table, highlight=False, soft_wrap=True, markup=False)
+
+
+def parts_in_words(cost: "Cost") -> str:
+    """What of the cells a run measured and what it reused, in one line; nothing where it reused nothing."""
+    if not any(astuple(cost.reused)):
+        return ""
+    return f"measured: {_parts(cost.measured)}; reused: {_parts(cost.reused)}"
 
 
 def cost_in_words(cost: "Cost") -> str:
@@ -189,6 +202,7 @@ def show_status(console: Console, name: str, status: "Status", states: "tuple[st
         ("run", f"{states[0] + ', ' if states else ''}planned {run.started:%Y-%m-%d %H:%M} UTC, {run.id}"),
         ("shards", ", ".join(f"{number:,} {state}" for state, number in states[1].most_common()) if states else ""),
         ("nuclei", f"{counts.total:,}: {_by_status(counts)}"),
+        ("reused", _parts(counts.reused) if any(astuple(counts.reused)) else ""),
         ("rate", rate + left if counts.unmeasured else ""),
         ("results", status.results),
     ]
@@ -207,8 +221,14 @@ def _by_status(counts: "Counts") -> str:
         "not measured yet": counts.unmeasured,
         "skipped": counts.skipped,
     }
-    said = ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name in ("ok", "failed"))
-    return f"{said} ({counts.carried:,} taken over)" if counts.carried else said
+    return ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name in ("ok", "failed"))
+
+
+def _parts(parts: "Parts") -> str:
+    return (
+        f"{_counted(parts.somata, 'soma', 'somata')}, {_counted(parts.nuclei, 'nucleus', 'nuclei')}, "
+        f"synapses of {_counted(parts.synapses, 'cell')}"
+    )
 
 
 def _show_reasons(console: Console, reasons: "dict[str, int]") -> None:

@@ -1,7 +1,6 @@
 """The flow `extract`: one dataset, one version, from the query to the table."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ from somatic.extracting.extraction import Extraction
 from somatic.extracting.shards import CHUNKS_PER_SHARD, Selection
 from somatic.nucleus_ids import read_nucleus_ids
 from somatic.planning.plan import with_nothing_done
-from somatic.results.base import choose_base
+from somatic.results.base import choose_bases
 from somatic.results.collect import reasons_of
 from somatic.results.runs import Run, load_run
 from somatic.results.sets import result_sets
@@ -96,8 +95,8 @@ def extract(
         retry: Measure again those that failed for good ("failed"), or these nuclei. Without the limit, sample or nuclei
             of before all that is missing is measured too.
         force: Measure again what is done too.
-        since: Version from whose results cells are taken over that are provably the same; auto is the newest that is
-            complete, null measures every cell.
+        since: Version whose results are reused where they are provably the same; auto chooses the complete results that
+            save most, null measures every cell.
         meshes: Store soma meshes.
         cell_timeout_s: Longest time for one cell.
         retry_delay_s: First wait before a chunk that failed for now is tried again; it doubles each time.
@@ -125,32 +124,37 @@ def extract(
         log.info(extraction.token_note)
         listener.on_remark(extraction.token_note)
     notes = extraction.source.notes
-    _warn(notes)
+    _warn(*notes)
     n_warned = len(notes)
     title = extraction.title
     _rename_run(title)
     if run is None:
         size = chunks_per_shard or _chunks_per_shard(None if shard_deployment else workers or usable_cores())
-        base = None if force else choose_base(result_sets(results), extraction.version, extraction.config_hash, since)
+        sets = [] if force else result_sets(results)
+        bases = choose_bases(sets, extraction.version, extraction.config, None if force else since, _warn)
         whole = limit is None and sample is None and nuclei is None
         memory_bytes = _memory_for_a_cell(shard_deployment)
-        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, base, whole, memory_bytes)
+        run = Run(run_id, extraction.version, extraction.config_hash, None, size, started, bases, whole, memory_bytes)
         run.put(results)
-    if run.base:
-        extraction = extraction.on(run.base)
+    if run.bases:
+        listener.on_step("reading earlier results")
+        extraction = extraction.reusing(run.bases, _warn)
+        # Its shards need not try what cannot be read.
+        run = replace(run, bases=tuple(base.name for base in extraction.bases))
+        run.put(results)
     if not shard_deployment:
         warm_up(extraction.dataset.definitions)
 
     listener.on_step("asking for the nuclei")
     found = query_nuclei(title, extraction)
-    _warn(notes[n_warned:])
+    _warn(*notes[n_warned:])
     listener.on_step("checking the segmentation")
     check_layers(title, extraction, found)
 
     selection = Selection(limit, sample, read_nucleus_ids(nuclei) if nuclei else None, chunk, retry or (), force)
-    if run.base and not run.plan:
+    if run.bases and not run.plan:
         with noted_requests(extraction.store, run_id, sent_before):
-            carry_over(extraction, found, selection, run_id, listener)
+            carry_over(extraction, found, selection, run_id, listener, _warn)
 
     listener.on_step("planning")
     planned = plan_chunks(title, extraction, found, selection, run)
@@ -172,7 +176,6 @@ def extract(
         "version": extraction.version,
         "plan": plan.hash,
         "run": run_id,
-        "base": run.base,
         "to": to,
         "workers": here.count if here else workers,
         "meshes": meshes,
@@ -187,7 +190,7 @@ def extract(
 
     listener.on_step("collecting the table")
     everything = estimate_extraction(extraction, plan, with_nothing_done(plan, chunk), run.chunks_per_shard)
-    collected, cost = collect_features(title, extraction, plan, found, run, everything, fault)
+    collected, cost = collect_features(title, extraction, plan, found, run, everything, fault, _warn)
     store, seconds = extraction.store, (datetime.now(UTC) - started).total_seconds()
     reasons = reasons_of(collected.failures)
     summary = Summary(title, collected.planned, reasons, store.url, store.url_of(FEATURES), seconds, cost)
@@ -203,8 +206,8 @@ def extract(
     return summary
 
 
-def _warn(notes: Sequence[str]) -> None:
-    """Tell what a person should know about the tables."""
+def _warn(*notes: str) -> None:
+    """Tell what a person should know about the tables, and about what cannot be read."""
     for note in notes:
         get_run_logger().warning(note)
         present_listener().on_remark(note)

@@ -76,7 +76,6 @@ def extract_shard(
     start: int,
     stop: int,
     run: str,
-    base: str | None = None,
     to: str | None = None,
     workers: int | None = None,
     meshes: bool = True,
@@ -92,7 +91,6 @@ def extract_shard(
         start: Number of the first chunk.
         stop: Number of the chunk after the last.
         run: Id of the flow run of the extraction.
-        base: Name of an earlier result set, whose nuclei are not measured again.
         to: Where results go, a folder or any fsspec URL; else where the dataset says, else ./somatic-results.
         workers: Chunks measured at the same time, each in a process of its own; as many as cores and free memory allow
             when left out.
@@ -121,13 +119,14 @@ def extract_shard(
         memory_bytes = begun.memory_bytes or machine_memory_bytes()
         shard = open_shard(store, plan, start, stop, run, memory_bytes, again=again)
         try:
-            extraction = Extraction.open(described, version, to, with_meshes=meshes, base=base)
+            extraction = Extraction.open(described, version, to, with_meshes=meshes)
             worker_bytes = memory_of_worker(extraction)
         except SomaticError as error:
             # Each cell says why, such as that the version has expired meanwhile.
             unmeasured = unmeasured_rows(shard.missing, shard.resolution_nm, error, version, described.definitions)
             put_rows(store, unmeasured, run, flow_run.run_count or 1)
             raise
+        extraction = extraction.reusing(begun.bases, get_run_logger().warning)
         progress = Progress(len(shard.missing))
         title = f"{extraction.title} {_chunks(start, stop)}"
         artifact = ProgressArtifact(title, progress, extraction.store.url, UPDATE_EVERY_S)

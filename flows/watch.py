@@ -78,6 +78,9 @@ def watch(
     listener.on_remark(remark)
     listener.on_step("reading what is stored")
     sets = [found for found in result_sets(results) if found.config in configs]
+    for one in sets:
+        if one.fault:
+            raise one.fault
     runs = [run for run in load_runs(results) if run.config in configs]
     found = standings(known, sets, runs)
     missing = [standing for standing in found if standing.wanted]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from somatic.corrected.mask import nucleus_hash
 from somatic.cutout import Cutout, Segmentation, cutout_box
 from somatic.definitions import Definitions, definitions_called, needs_surroundings
 from somatic.errors import (
@@ -17,6 +18,7 @@ from somatic.errors import (
     CaveTokenError,
     DegenerateMesh,
     MissingSegment,
+    OutdatedSoma,
     PermanentError,
     RefusedFile,
     RefusedLayer,
@@ -34,13 +36,49 @@ from somatic.tables import Synapses
 
 
 @dataclass(frozen=True)
+class KnownSoma:
+    """A soma that was measured for an earlier result set, with its synapses as they are now.
+
+    Attributes
+    ----------
+    columns : mapping
+        Columns of the soma, its cutout and its synapses.
+    version : int or None
+        Materialization version at which it was measured; None for a soma that could not be measured then.
+    fingerprint : str
+        `somatic.extracting.fingerprints.soma_fingerprint`.
+    synapse_hash : str or None
+        `somatic.extracting.fingerprints.synapse_hash` of its synapses; None where they are not known.
+    synapses_reused : bool
+        Whether the number of synapses is that of the earlier result set, and not counted again.
+    fault : MissingSegment or None
+        Why it could not be measured.
+    nucleus_hash : str or None
+        `somatic.corrected.mask.nucleus_hash` of the nucleus that it was measured with, where that was stored.
+    of_nucleus : str or mapping or None
+        What the nucleus must have for the soma to hold, where the present mesh may be another: this `nucleus_hash`, or
+        these columns where none was stored. None where nothing has to be checked.
+    """
+
+    columns: Mapping[str, Any]
+    version: int | None
+    fingerprint: str
+    synapse_hash: str | None = None
+    synapses_reused: bool = False
+    fault: MissingSegment | None = None
+    nucleus_hash: str | None = None
+    of_nucleus: str | Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Cell:
     """What is measured: a nucleus, the root id that holds it, and where.
 
     `centre_vx` is (3,) int in voxels of the nucleus table, whose size is `table_resolution_nm`, (3,) float.
     `leaves` are the labels of the root id in its cutout, (n,) uint64, where the segmentation is a graph, or the error
     of asking for them; None on a flat one, and when nobody has asked yet.
-    `nucleus` holds the columns of the nucleus where they are known from another version, `nucleus_version`.
+    `nucleus` holds the columns of the nucleus where they are known from another version, `nucleus_version`; `soma` is
+    the soma where it is known.
     """
 
     nucleus_id: int
@@ -51,6 +89,7 @@ class Cell:
     leaves: np.ndarray | SomaticError | None = field(default=None, compare=False, repr=False)
     nucleus: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     nucleus_version: int | None = field(default=None, compare=False, repr=False)
+    soma: KnownSoma | None = field(default=None, compare=False, repr=False)
 
     @property
     def centre_nm(self) -> np.ndarray:
@@ -74,6 +113,8 @@ class Measured:
         The first fault of a row that is not ok.
     masks : Masks or None
         What the soma was meshed from, where that was asked for.
+    nucleus_hash : str or None
+        `somatic.corrected.mask.nucleus_hash` of the nucleus that the soma depends on; None where it depends on none.
     """
 
     row: Row
@@ -82,6 +123,7 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     error: PermanentError | None = None
     masks: Masks | None = None
+    nucleus_hash: str | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -115,8 +157,8 @@ def extract_cell(
         Flat, where the root id is a label; a graph, whose leaves are asked for when the cell has none; or the
         watershed of a graph, for a cell that has its leaves.
     nuclei : NucleusLayer or None
-        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null. By the
-        published definitions it is not looked at for a cell that brings the columns of its nucleus.
+        Where the nucleus has its mesh; None for a dataset without one, which leaves its columns null. It is not read
+        for a cell that brings the columns of its nucleus, unless the soma depends on the mesh.
     synapses : Synapses or None
         At least those onto the root id in the cutout; None leaves the synapse columns null.
     radius_nm : float
@@ -143,6 +185,8 @@ def extract_cell(
         The segmentation could not be read, or the graph not asked; nothing is known about the cell.
     CaveTokenError, RefusedLayer
         The server of the graph refuses the token, or the store of a layer its files, which is no fault of the cell.
+    OutdatedSoma
+        The cell brings a soma that was measured with another mesh of its nucleus; measure it without.
     """
     measured = Measured(empty_row(cell, materialization_version, definitions))
     row = measured.row
@@ -153,8 +197,9 @@ def extract_cell(
     faults: list[PermanentError] = []
     # Before the soma, which may be repaired with it.
     nucleus: trimesh.Trimesh | None = None
+    is_needed = needs_surroundings(definitions) and (cell.soma is None or cell.soma.of_nucleus is not None)
     try:
-        if nuclei and (cell.nucleus is None or needs_surroundings(definitions)):
+        if nuclei and (cell.nucleus is None or is_needed):
             nucleus = _closed_nucleus(measured, cell, nuclei)
         if cell.nucleus is not None:
             row.update(cell.nucleus)
@@ -164,21 +209,29 @@ def extract_cell(
         raise
     except PermanentError as fault:
         faults.append(fault)
+    if nuclei and is_needed:
+        measured.nucleus_hash = nucleus_hash(nucleus, place)
+    if cell.soma and not _is_of_nucleus(cell.soma, measured):
+        raise OutdatedSoma(f"the soma of nucleus {cell.nucleus_id} was measured with another mesh of the nucleus")
     try:
-        cutout = _read(measured, cell, segmentation, place, needs_surroundings(definitions))
-        if when_read:
-            when_read()
-        _measure_soma(measured, cell, cutout, place, nucleus, steps)
-        if synapses is not None:
-            _count_synapses(measured, cell, synapses, radius_nm, steps)
+        if cell.soma is None:
+            cutout = _read(measured, cell, segmentation, place, needs_surroundings(definitions))
+            if when_read:
+                when_read()
+            _measure_soma(measured, cell, cutout, place, nucleus, steps)
+            if synapses is not None:
+                _count_synapses(measured, cell, synapses, radius_nm, steps)
+        else:
+            if when_read:
+                when_read()
+            row.update(cell.soma.columns)
+            if cell.soma.fault:
+                raise cell.soma.fault
     except CaveTokenError:
         raise
     except (MissingSegment, DegenerateMesh, UnknownRoot, CaveError, RefusedFile) as fault:
         faults.insert(0, fault)
-    if row["soma_volume_um"] is not None and row["nucleus_volume_um"] is not None:
-        row["nucleus_to_soma_ratio"] = _over(row["nucleus_volume_um"], row["soma_volume_um"])
-        distance_nm = np.linalg.norm(_point(row, "soma_center") - _point(row, "nucleus_center"))
-        row["soma_to_nucleus_center_dist"] = float(distance_nm)
+    relate(row)
     faults += _without_nonsense(row)
     if faults:
         measured.error = faults[0]
@@ -206,6 +259,14 @@ def empty_row(cell: Cell, materialization_version: int, definitions: str) -> Row
     )
     row.update(point_columns("centre", cell.centre_nm))
     return row
+
+
+def relate(row: Row) -> None:
+    """Note the measures that depend on both the soma and the nucleus of a row, where it has both."""
+    if row["soma_volume_um"] is not None and row["nucleus_volume_um"] is not None:
+        row["nucleus_to_soma_ratio"] = _over(row["nucleus_volume_um"], row["soma_volume_um"])
+        distance_nm = np.linalg.norm(_point(row, "soma_center") - _point(row, "nucleus_center"))
+        row["soma_to_nucleus_center_dist"] = float(distance_nm)
 
 
 def put_synapses(row: Row, columns: Row) -> None:
@@ -274,6 +335,13 @@ def _closed_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> tri
         mesh, measured.row["nucleus_mesh_repaired"] = closed(stored)
         measured.row["nucleus_watertight"] = True
     return mesh
+
+
+def _is_of_nucleus(soma: KnownSoma, measured: Measured) -> bool:
+    """Whether a known soma was measured with the present mesh of its nucleus."""
+    if soma.of_nucleus is None or isinstance(soma.of_nucleus, str):
+        return soma.of_nucleus in (None, measured.nucleus_hash)
+    return all(measured.row[name] == value for name, value in soma.of_nucleus.items())
 
 
 def _measure_nucleus(measured: Measured, nucleus: trimesh.Trimesh, nuclei: NucleusLayer, steps: Definitions) -> None:

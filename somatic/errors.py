@@ -120,6 +120,10 @@ class Stopped(SomaticError):
     """The extraction was asked to end; trying again would go against that."""
 
 
+class OutdatedSoma(SomaticError):
+    """A soma of an earlier result set does not hold for the present mesh of its nucleus and is to be measured again."""
+
+
 class IncompleteExtraction(TransientError):
     """Some cells of an extraction failed for a reason that may be gone when it runs again."""
 

@@ -11,11 +11,24 @@ from typing import Any
 
 import pyarrow as pa
 
-FEATURES_VERSION = 3
-"""Moves when the same input gives other numbers; CHANGELOG.md says why."""
+SOMA_VERSION = 3
+"""Moves when the same input gives other numbers of a soma or of its cutout; CHANGELOG.md says why."""
+NUCLEUS_VERSION = 4
+"""The same of a nucleus."""
+SYNAPSE_VERSION = 3
+"""The same of the synapses on a soma."""
 
 Row = dict[str, Any]
 """One nucleus: column name to value, None where there is none."""
+
+
+def features_versions() -> dict[str, int]:
+    """Versions of the three groups of features, by the names that they have in files."""
+    return {
+        "soma_features_version": SOMA_VERSION,
+        "nucleus_features_version": NUCLEUS_VERSION,
+        "synapse_features_version": SYNAPSE_VERSION,
+    }
 
 
 @dataclass(frozen=True)

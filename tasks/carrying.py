@@ -1,4 +1,6 @@
-"""Taking cells over from an earlier version."""
+"""Reusing cells of earlier result sets."""
+
+from collections.abc import Callable
 
 import pandas as pd
 from prefect import task
@@ -23,6 +25,7 @@ def carry_cells(
     rows: pd.DataFrame,
     resolution_nm: Resolution,
     run_id: str,
+    warn: Callable[[str], None],
 ) -> int:
-    """Take over the rows of those cells that are as they were, into one file; give how many."""
-    return put_rows(extraction.store, carry(extraction, rows, resolution_nm), run_id).num_rows
+    """Reuse the rows of those cells that are as they were, in one file; give how many."""
+    return put_rows(extraction.store, carry(extraction, rows, resolution_nm, warn), run_id).num_rows

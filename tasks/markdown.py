@@ -18,8 +18,9 @@ def changes_markdown(changes: pa.Table, cell_url: CellUrl) -> list[str]:
     """Lines that say what is different from the earlier version: how many nuclei, and where the features moved most."""
     if not changes.num_rows:
         return ["", "## Changes", "", "Nothing is different from the earlier version."]
-    version = changes["materialization_version_before"][0].as_py()
-    lines = ["", f"## Changes since version {version}", "", "| nuclei | |", "|---|---|"]
+    version, later = (changes[f"materialization_version_{when}"][0].as_py() for when in ("before", "after"))
+    since = f"version {version}" if version != later else "the earlier table of this version"
+    lines = ["", f"## Changes since {since}", "", "| nuclei | |", "|---|---|"]
     lines += [f"| {number:,} | {CHANGE_WORDS[name]} |" for name, number in count_changes(changes).items()]
     features = compare_features(changes)
     one_sided = features["only_results"] + features["only_reference"]
@@ -49,11 +50,18 @@ def cost_markdown(cost: Cost) -> list[str]:
         "| | this run | a full run, about |",
         "|---|---|---|",
         f"| cells measured | {cost.cells_computed:,} | {full.cells:,} |",
-        f"| cells taken over | {cost.cells_carried:,} | 0 |",
+        f"| cells reused | {cost.cells_carried:,} | 0 |",
         f"| requests to CAVE | {requests} | {full.requests:,} |",
         f"| segmentation read | {size_in_words(cost.segmentation_bytes)} in {cost.segmentation_files:,} files "
         f"| {size_in_words(full.segmentation_bytes)} ({basis}) |",
+        f"| somata | {_parts(cost, 'somata')} | |",
+        f"| nuclei | {_parts(cost, 'nuclei')} | |",
+        f"| cells with synapses | {_parts(cost, 'synapses')} | |",
     ]
+
+
+def _parts(cost: Cost, part: str) -> str:
+    return f"{getattr(cost.measured, part):,} measured, {getattr(cost.reused, part):,} reused"
 
 
 def _change(row: dict[str, Any], feature: str, cell_url: CellUrl) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -48,10 +48,12 @@ def collect_features(
     run: Run,
     everything: Estimate,
     fault: Exception | None,
+    warn: Callable[[str], None],
 ) -> tuple[Collected, Cost]:
     """Write the table and all that follows from it, and say in the UI how it came out.
 
-    `everything` is what the plan would take if nothing had been done before.
+    `everything` is what the plan would take if nothing had been done before; `warn` is called with a line for what is
+    missing beside the table.
 
     Returns
     -------
@@ -62,11 +64,11 @@ def collect_features(
     """
     said = str(fault) if isinstance(fault, SomaticError) else None
     finished = finish(extraction, plan, nuclei, run, everything, fault=said)
+    if finished.changes_fault:
+        warn(f"{title}: no changes.parquet was written: {finished.changes_fault}")
     if error := finished.report_fault:
         url = extraction.store.url
-        get_run_logger().warning(
-            "no report was written (%s: %s); somatic report %s makes it", type(error).__name__, error, url
-        )
+        warn(f"no report was written ({type(error).__name__}: {error}); somatic report {url} makes it")
     with _if_the_server_answers():
         _tell(title, extraction, plan, finished)
     return finished.collected, finished.cost

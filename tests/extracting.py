@@ -1,5 +1,6 @@
 """Ways to run the flow and the command, and to look at what they leave."""
 
+import hashlib
 import os
 import re
 import signal
@@ -59,22 +60,30 @@ def find_spots(scene: Scene) -> list[Spot]:
 
 @dataclass(frozen=True)
 class Results:
-    """What runs left at a place for results, of one version and configuration."""
+    """What runs left at a place for results, of one version and configuration, which is the only one if left out."""
 
     root: str
     version: int = 1
+    config: str | None = None
 
     @property
     def store(self) -> ResultStore:
         """Where features.parquet lies."""
         versions = ResultStore(f"{self.root}/phantom")
-        [config] = versions.names(f"v{self.version}")
+        config = self.config
+        if config is None:
+            [config] = versions.names(f"v{self.version}")
         return ResultStore(versions.url_of(f"v{self.version}/{config}"))
 
     @property
     def features(self) -> bytes:
         """Bytes of the table."""
         return self.store.get("features.parquet")
+
+    @property
+    def sha256(self) -> str:
+        """Of these bytes."""
+        return hashlib.sha256(self.features).hexdigest()
 
     @property
     def table(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+_FORBIDDEN = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 _BUSY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
 _DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
@@ -24,6 +25,8 @@ class S3Proxy:
     ----------
     busy : bool
         Whether the answer to everything is 503.
+    faulty : tuple of (str, int) or None
+        Text in the path of requests that are answered with an error, and its status, 403 or 503.
     delay_s : float
         Wait before each answer.
     refused : int
@@ -40,6 +43,7 @@ class S3Proxy:
 
     def __init__(self, endpoint: str) -> None:
         self.busy = False
+        self.faulty: tuple[str, int] | None = None
         self.delay_s = 0.0
         self.refused = 0
         self.refuses: int | None = None
@@ -90,6 +94,10 @@ def _handler(proxy: S3Proxy, behind: str) -> type[BaseHTTPRequestHandler]:
                 return
             if proxy.refuse():
                 self._send(503, {"Content-Type": "application/xml"}, _BUSY)
+                return
+            if proxy.faulty and proxy.faulty[0] in self.path:
+                status = proxy.faulty[1]
+                self._send(status, {"Content-Type": "application/xml"}, _FORBIDDEN if status == 403 else _BUSY)
                 return
             connection = http.client.HTTPConnection(behind, timeout=60)
             try:

@@ -49,10 +49,10 @@ def table(*rows: dict[str, Any]) -> pa.Table:
     return feature_table(rows)
 
 
-def provenance(**versions: int | None) -> pa.Table:
-    """Nucleus `n1`, `n2`, ... and the version at which its soma was measured."""
-    ids = [FIRST_ID + int(name[1:]) for name in versions]
-    return pa.table({"nucleus_id": ids, "soma_version": pa.array(list(versions.values()), pa.int64())})
+def provenance(**sources: str | None) -> pa.Table:
+    """Nucleus `n1`, `n2`, ... and where its soma comes from."""
+    ids = [FIRST_ID + int(name[1:]) for name in sources]
+    return pa.table({"nucleus_id": ids, "soma_source": pa.array(list(sources.values()), pa.string())})
 
 
 def flags_of(changes: pa.Table) -> dict[int, list[str]]:
@@ -75,7 +75,11 @@ def test_each_kind_of_change_has_its_flag() -> None:
         row(6, 2, soma_id=ROOT + 60, soma_volume_um=499.0, centre_x_nm=8.0),
         row(7, 2),
     )
-    changes = find_changes(before, after, provenance(n0=2, n2=1, n3=1, n4=2, n5=1, n6=2, n7=1))
+    changes = find_changes(
+        before,
+        after,
+        provenance(n0="measured", n2="reused", n3=None, n4="measured", n5="reused", n6="measured", n7=None),
+    )
     assert flags_of(changes) == {
         0: ["added"],
         1: ["gone"],
@@ -136,7 +140,7 @@ def test_what_differs_by_necessity_makes_no_row() -> None:
     """The version, a reason in other words, and how many other nuclei share the root id."""
     before = table(row(0, reason="one", n_nuclei_in_segment=1))
     after = table(row(0, 2, reason="another", n_nuclei_in_segment=2))
-    assert find_changes(before, after, provenance(n0=1)).num_rows == 0
+    assert find_changes(before, after, provenance(n0="reused")).num_rows == 0
 
 
 def test_another_status_alone_makes_a_row() -> None:
@@ -150,7 +154,7 @@ def test_empty_tables(empty: str) -> None:
     """All are added, all are gone, or there is nothing."""
     before, after = (table() if empty in (side, "both") else table(row(0)) for side in ("before", "after"))
     expected = {"before": {0: ["added"]}, "after": {0: ["gone"]}, "both": {}}[empty]
-    assert flags_of(find_changes(before, after, provenance(n0=1))) == expected
+    assert flags_of(find_changes(before, after, provenance(n0="reused"))) == expected
 
 
 def test_a_column_that_an_older_table_lacks() -> None:
@@ -172,7 +176,7 @@ def test_the_file(store_url: str) -> None:
     put_set(base, [row(0), row(1), row(2)], nuclei=[0, 1, 2, 4])
     # Nucleus 2 is there at version 2, but this run was not asked for it; nor was the one before for nucleus 4.
     put_set(store, [row(0, 2, soma_volume_um=1.0), row(3, 2), row(4, 2)], nuclei=[0, 2, 3, 4])
-    store.put("provenance.parquet", parquet_bytes(provenance(n0=2, n3=2, n4=2)))
+    store.put("provenance.parquet", parquet_bytes(provenance(n0="measured", n3="measured", n4="measured")))
 
     changes = put_changes(store, base)
     assert flags_of(changes) == {0: ["recomputed", "changed"], 1: ["gone"], 3: ["added"]}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stores import FIRST_ID, FIRST_ROOT, MEMORY, RADIUS_NM, made_nuclei, measured, run
 
 from somatic.errors import StoreError
-from somatic.features import COLUMNS, SCHEMA
+from somatic.features import COLUMNS, SCHEMA, features_versions
 from somatic.planning.plan import NO_POSITION, NO_ROOT, Plan, make_plan
 from somatic.results.chunks import put_rows
 from somatic.results.collect import NO_RESULT, gather
@@ -79,17 +79,19 @@ def test_plain_pandas_keeps_ids(store_url: str) -> None:
 
 
 def test_files_carry_units(store_url: str) -> None:
-    """Both files have their schema, with the unit and the meaning of each column."""
+    """Both files have their schema, with the unit and the meaning of each column; the table has its versions too."""
     store = ResultStore(store_url)
     nuclei = made_nuclei(2)
     plan = make_plan(nuclei, radius_nm=RADIUS_NM)
     run(store, plan)
     collected(store, plan, nuclei)
-    for name, schema in (("features.parquet", SCHEMA), ("provenance.parquet", PROVENANCE_SCHEMA)):
+    versions = {name.encode(): str(version).encode() for name, version in features_versions().items()}
+    expected = (("features.parquet", SCHEMA, versions), ("provenance.parquet", PROVENANCE_SCHEMA, None))
+    for name, schema, metadata in expected:
         read = pq.read_schema(pa.BufferReader(store.get(name)))
         assert read.equals(schema)
         assert read.field("nucleus_id").metadata[b"description"]
-        assert read.metadata is None
+        assert read.metadata == metadata
     assert SCHEMA.field("soma_volume_um").metadata[b"unit"] == b"um^3"
 
 

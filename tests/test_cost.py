@@ -5,10 +5,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cli.showing import cost_in_words
+from cli.showing import cost_in_words, parts_in_words
 from somatic.errors import StoreError
 from somatic.extracting.cost import Cost, FullRun, load_cost, load_requests, put_requests
 from somatic.extracting.estimate import Estimate
+from somatic.features import features_versions
+from somatic.results.collect import Parts
 from somatic.results.table import PROVENANCE_SCHEMA
 from somatic.storage.parquet import parquet_bytes
 from somatic.storage.store import ResultStore
@@ -32,7 +34,7 @@ def provenance(*rows: dict[str, Any]) -> bytes:
         "soma_id": 1,
         "attempt": 1,
         "transient": False,
-        "features_version": 1,
+        **features_versions(),
         "code_version": "1",
         "source": "computed",
         "run": "run",
@@ -41,6 +43,9 @@ def provenance(*rows: dict[str, Any]) -> bytes:
         [{"nucleus_id": number, **needed, **row} for number, row in enumerate(rows)], schema=PROVENANCE_SCHEMA
     )
     return parquet_bytes(table)
+
+
+SOURCES = dict.fromkeys(("soma_source", "nucleus_source", "synapse_source"), "reused")
 
 
 def read(n_files: int, n_bytes: int, **more: Any) -> dict[str, Any]:
@@ -54,23 +59,26 @@ def test_the_cost_of_a_run(store_url: str) -> None:
     store.put(
         "provenance.parquet",
         provenance(
-            read(8, 1000),
-            read(4, 500),
+            read(8, 1000, **dict.fromkeys(SOURCES, "measured")),
+            read(4, 500, **SOURCES | {"soma_source": "measured", "synapse_source": "measured"}),
             read(0, 0, error_class="UnknownRoot"),
             {"seconds": 0.0, "error_class": "CellKilled"},
             {"seconds": None},
-            {"source": "carried", "soma_version": 1},
+            {"source": "carried", "soma_version": 1, **SOURCES},
+            read(0, 0, **SOURCES | {"nucleus_source": "measured"}),
             {"source": None, "run": None},
-            read(16, 4000, run="an earlier run"),
+            read(16, 4000, run="an earlier run", **dict.fromkeys(SOURCES, "measured")),
         ),
     )
     put_requests(store, "run", "parent-1", {"metadata": 9, "leaves": 1})
     put_requests(store, "an earlier run", "parent-1", {"metadata": 5})
     cost = load_cost(store, "run", EVERYTHING)
-    assert (cost.cells_computed, cost.cells_carried) == (4, 1)
+    assert (cost.cells_computed, cost.cells_carried) == (5, 1)
+    assert cost.measured == Parts(somata=2, nuclei=2, synapses=2)
+    assert cost.reused == Parts(somata=2, nuclei=2, synapses=2)
     assert (cost.segmentation_files, cost.segmentation_bytes) == (12, 1500)
     assert cost.requests == {"leaves": 1, "metadata": 9}
-    # 1500 bytes for 4 cells are 375 a cell.
+    # 1500 bytes for 4 cells whose soma was not reused are 375 a cell.
     assert cost.full_run == FullRun(cells=100, requests=130, segmentation_bytes=37_500, bytes_from="computed cells")
 
 
@@ -119,4 +127,15 @@ def test_a_damaged_note(store_url: str, content: bytes) -> None:
 def test_in_one_line(requests: dict[str, int], full_requests: int, words: str) -> None:
     """With requests, and without where CAVE is not used."""
     full = FullRun(144_120, full_requests, 18_000_000_000_000, "computed cells")
-    assert cost_in_words(Cost(requests, 12, 144_108, 640, 1_500_000_000, full)) == words
+    cost = Cost(requests, 12, 144_108, Parts(10, 12, 11), Parts(), 640, 1_500_000_000, full)
+    assert cost_in_words(cost) == words
+    assert parts_in_words(cost) == ""
+
+
+def test_what_was_reused_in_one_line() -> None:
+    """Beside what was measured, each with its own number."""
+    full = FullRun(144_120, 150_000, 18_000_000_000_000, "estimate")
+    cost = Cost({}, 143_980, 0, Parts(1, 143_980, 0), Parts(143_979, 0, 1), 0, 0, full)
+    assert parts_in_words(cost) == (
+        "measured: 1 soma, 143,980 nuclei, synapses of 0 cells; reused: 143,979 somata, 0 nuclei, synapses of 1 cell"
+    )

@@ -62,13 +62,32 @@ def test_another_way_to_measure(other: dict) -> None:
     assert soma_fingerprint(CELL, **HOW).startswith(f"{place}-")
 
 
-def test_another_meaning_of_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is the same when FEATURES_VERSION moves, a nucleus neither."""
-    how = {"layer_url": "precomputed://gs://a/nuclei", "definitions": "published"}
+NUCLEI_URL = "precomputed://gs://a/nuclei"
+
+
+@pytest.mark.parametrize("moved", ["SOMA_VERSION", "NUCLEUS_VERSION", "SYNAPSE_VERSION"])
+def test_another_meaning_of_features(moved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the version of a group moves its fingerprint is another one, and no other is."""
+    how = {"layer_url": NUCLEI_URL, "definitions": "published"}
     soma, nucleus = soma_fingerprint(CELL, **HOW), nucleus_fingerprint(262144, **how)
-    monkeypatch.setattr("somatic.extracting.fingerprints.FEATURES_VERSION", 1_000)
-    assert soma_fingerprint(CELL, **HOW) != soma
-    assert nucleus_fingerprint(262144, **how) != nucleus
+    monkeypatch.setattr(f"somatic.features.{moved}", 1_000)
+    assert (soma_fingerprint(CELL, **HOW) == soma) == (moved != "SOMA_VERSION")
+    assert (nucleus_fingerprint(262144, **how) == nucleus) == (moved != "NUCLEUS_VERSION")
+
+
+def test_fingerprints_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written down from somatic 0.1.0 when all features had version 3: results of then are reused."""
+    for name in ("SOMA_VERSION", "NUCLEUS_VERSION"):
+        monkeypatch.setattr(f"somatic.features.{name}", 3)
+    graph = replace(CELL, leaves=np.array([3, 1, 2, 2**63 + 1], np.uint64))
+    flat = replace(CELL, leaves=None)
+    corrected = HOW | {"definitions": "corrected", "nuclei_url": NUCLEI_URL}
+    assert soma_fingerprint(flat, **HOW) == "f35394f4251225f3-cc5d2971eee72d32"
+    assert soma_fingerprint(graph, **HOW) == "f35394f4251225f3-d42f871d67a6e9a7"
+    assert soma_fingerprint(flat, **corrected) == "77b17820c3df3d61-cc5d2971eee72d32"
+    assert soma_fingerprint(graph, **corrected) == "77b17820c3df3d61-d42f871d67a6e9a7"
+    for definitions, known in (("published", "48bf1f82e6e3a555"), ("corrected", "a75b252fe61d875b")):
+        assert nucleus_fingerprint(262144, layer_url=NUCLEI_URL, definitions=definitions) == known
 
 
 def test_root_ids_of_a_flat_copy() -> None:

@@ -8,6 +8,7 @@ import pytest
 from stores import FIRST_ID, MEMORY, RADIUS_NM, made_nuclei, measured, run
 
 from somatic.errors import PermanentError
+from somatic.features import features_versions
 from somatic.planning.plan import Plan, make_plan
 from somatic.results.chunks import CHUNK_SCHEMA, chunk_key, put_rows
 from somatic.results.ledger import Ledger, chunk_names
@@ -191,7 +192,7 @@ def test_chunk_file_says_where_it_comes_from(store_url: str) -> None:
 def test_additions_from_many_threads() -> None:
     """Of many attempts that threads add at the same time the highest stands for each cell; none gets lost."""
     nuclei = made_nuclei(20)
-    noted = {"features_version": 1, "code_version": "0"}
+    noted = {**features_versions(), "code_version": "0"}
     tables = [
         pa.Table.from_pylist([{**measured({**cell, "attempt": attempt}, "ok"), **noted}], schema=CHUNK_SCHEMA)
         for cell in cells(make_plan(nuclei, radius_nm=RADIUS_NM))

@@ -6,6 +6,7 @@ import pytest
 
 from somatic.dataset import load_dataset
 from somatic.errors import PermanentError
+from somatic.features import features_versions
 from somatic.storage.places import config_hash, configuration, open_results, parse_set_name, set_name, set_names
 from somatic.storage.store import ResultStore
 
@@ -13,7 +14,9 @@ BASE = {
     "definitions": "published",
     "mip": 3,
     "cutout_radius_um": 15.0,
-    "features_version": 1,
+    "soma_features_version": 1,
+    "nucleus_features_version": 2,
+    "synapse_features_version": 3,
     "segmentation_kind": "flat",
 }
 
@@ -24,7 +27,9 @@ BASE = {
         {"definitions": "corrected"},
         {"mip": 2},
         {"cutout_radius_um": 15.5},
-        {"features_version": 2},
+        {"soma_features_version": 4},
+        {"nucleus_features_version": 4},
+        {"synapse_features_version": 4},
         {"segmentation_kind": "graph"},
     ],
     ids=lambda other: next(iter(other)),
@@ -37,7 +42,7 @@ def test_config_hash_moves_with_each_part(other: dict[str, str | int | float]) -
 
 def test_config_hash_stays() -> None:
     """Written down, since another value would hide all results that exist."""
-    assert config_hash(BASE) == "aba8410b"
+    assert config_hash(BASE) == "f2cc7d68"
 
 
 @pytest.mark.parametrize("radius", ["15", "15.0"])
@@ -48,7 +53,8 @@ def test_how_a_number_is_written_makes_no_configuration(tmp_path: Path, radius: 
         f'name = "mine"\nmip = 3\ncutout_radius_um = {radius}\nsegmentation = "/data/seg"\n'
         '[files]\nnuclei = "nuclei.csv"\nresolution_nm = [4, 4, 40]\n'
     )
-    assert config_hash(configuration(load_dataset(path), "flat") | {"features_version": 1}) == "aba8410b"
+    versions = {name: BASE[name] for name in features_versions()}
+    assert config_hash(configuration(load_dataset(path), "flat") | versions) == "f2cc7d68"
 
 
 def test_where_a_result_set_lies(store_url: str) -> None:

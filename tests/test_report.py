@@ -16,7 +16,7 @@ from chromium import AXE, look_at, needs_chromium, serious
 
 from benchmarks.full_report import put_results
 from somatic.errors import StoreError
-from somatic.features import feature_table
+from somatic.features import feature_table, features_versions
 from somatic.report.depth import depth_um
 from somatic.report.overview import make_report, put_report
 from somatic.report.results import Results, read_results
@@ -74,7 +74,7 @@ def put_small(store: ResultStore) -> ResultStore:
             "finished": datetime(2026, 1, 1, 0, number, tzinfo=UTC),
             "soma_version": 1 if number % 2 else 2,
             "soma_fingerprint": f"{number:08x}",
-            "features_version": 1,
+            **features_versions(),
             "code_version": "0.1.0",
         }
         for number, row in enumerate(features.to_pylist())
@@ -150,7 +150,7 @@ def test_what_it_says(small: Path) -> None:
     assert "ok 12 failed 1 skipped 1" in text
     assert "skipped no root id 1" in text
     assert "several_nuclei another nucleus of the query has the same root id 1" in text
-    assert "7 measured, 6 taken over" in text
+    assert "7 measured, 6 reused" in text
     assert "14 of soma" in text
     assert "v2: 7, v1: 7" in text
     assert "requests to CAVE 8 20" in text

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from somatic.errors import StoreError
+from somatic.features import features_versions
 from somatic.results.manifest import make_manifest, put_manifest
 from somatic.results.sets import ResultSet, result_sets
 from somatic.storage.store import ResultStore
@@ -13,14 +14,16 @@ from somatic.storage.store import ResultStore
 WHOLE = {"queried": 15, "nuclei": 15, "ok": 11, "failed": 1, "failed_transient": 0, "skipped": 3, "planned": 15}
 
 
-def collected(results: ResultStore, version: int, config: str, counts: dict[str, int]) -> None:
+def collected(
+    results: ResultStore, version: int, config: str, counts: dict[str, int], settings: dict[str, object] | None = None
+) -> None:
     """Have a manifest stand where an extraction puts it."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     manifest = make_manifest(
         dataset={"name": "phantom"},
         materialization_version=version,
         materialization_timestamp=moment,
-        config={},
+        config=settings or {},
         config_hash=config,
         layers={},
         plan_hash="0123456789abcdef",
@@ -36,16 +39,26 @@ def collected(results: ResultStore, version: int, config: str, counts: dict[str,
 def test_all_versions_and_configurations(store_url: str) -> None:
     """They come by number of the version, 1300 after 943; files beside them, and other folders, are none."""
     results = ResultStore(store_url)
+    settings = {"mip": 3, **features_versions()}
     for version, config in ((1300, "0a1b2c3d"), (943, "aaaaaaaa"), (1300, "00000000")):
-        collected(results, version, config, WHOLE)
+        collected(results, version, config, WHOLE, settings)
     results.put("runs/0a1b2c3d.json", b"{}")
     results.put("v1300/notes.txt", b"by hand")
     results.put("vessels/0a1b2c3d/manifest.json", b"{}")
     assert result_sets(results) == [
-        ResultSet(943, "aaaaaaaa", complete=True),
-        ResultSet(1300, "00000000", complete=True),
-        ResultSet(1300, "0a1b2c3d", complete=True),
+        ResultSet(943, "aaaaaaaa", complete=True, settings=settings),
+        ResultSet(1300, "00000000", complete=True, settings=settings),
+        ResultSet(1300, "0a1b2c3d", complete=True, settings=settings),
     ]
+
+
+def test_settings_from_before_the_groups_had_versions(tmp_path: Path) -> None:
+    """The one version that a table had was that of its somata, nuclei and synapses."""
+    results = ResultStore(str(tmp_path))
+    collected(results, 1300, "0a1b2c3d", WHOLE, {"mip": 3, "features_version": 3})
+    [found] = result_sets(results)
+    versions = dict.fromkeys(("soma_features_version", "nucleus_features_version", "synapse_features_version"), 3)
+    assert found.settings == {"mip": 3, "features_version": 3, **versions}
 
 
 def test_nothing_yet(store_url: str) -> None:
@@ -81,8 +94,12 @@ def test_an_extraction_that_has_not_ended(store_url: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"counts": 3}', b'{"counts": {"ok": 3}}'])
 def test_a_broken_manifest(content: bytes, tmp_path: Path) -> None:
-    """The line names the file and says what to do."""
+    """It costs its own set alone, whose fault names the file and says what to do."""
     results = ResultStore(str(tmp_path))
     results.put("v1300/0a1b2c3d/manifest.json", content)
-    with pytest.raises(StoreError, match="v1300/0a1b2c3d/manifest.json is no manifest of somatic; delete it, and "):
-        result_sets(results)
+    collected(results, 1507, "0a1b2c3d", WHOLE)
+    broken, whole = result_sets(results)
+    assert (broken.complete, whole.complete) == (False, True)
+    assert isinstance(broken.fault, StoreError)
+    assert "v1300/0a1b2c3d/manifest.json is no manifest of somatic; delete it, and " in str(broken.fault)
+    assert whole.fault is None

@@ -108,7 +108,8 @@ def test_tables_in_files_have_one_version(tmp_path: Path) -> None:
 def test_configurations_of_a_dataset() -> None:
     """minnie65 has one flat and one through the graph; another mip has others."""
     minnie65 = load_dataset("minnie65")
-    parts = '{"cutout_radius_um": 15.0, "definitions": "published", "features_version": 3, "mip": 3, '
-    written = [f'{parts}"segmentation_kind": "{kind}"}}' for kind in ("flat", "graph")]
+    parts = '{"cutout_radius_um": 15.0, "definitions": "published", "mip": 3, "nucleus_features_version": 4, '
+    more = '"soma_features_version": 3, "synapse_features_version": 3}'
+    written = [f'{parts}"segmentation_kind": "{kind}", {more}' for kind in ("flat", "graph")]
     assert config_hashes(minnie65) == {hashlib.sha256(text.encode()).hexdigest()[:8] for text in written}
     assert config_hashes(minnie65).isdisjoint(config_hashes(minnie65.model_copy(update={"mip": 2})))

@@ -1,5 +1,7 @@
 """Repair of a soma mask that leaves its volume where it is (docs/definitions.md, "Soma mask")."""
 
+import hashlib
+
 import numpy as np
 import trimesh
 from scipy import ndimage
@@ -17,6 +19,8 @@ _SLIT_NM = 240.0
 """Unlabelled gaps of up to this width between two parts of the cell are filled: organelles, membranes, cracks."""
 _MISSING_SECTIONS = 4
 """Of so many unlabelled sections in a row each belongs to what is nearest along z."""
+NO_NUCLEUS = "none"
+"""Stands for the hash of a nucleus where there is none."""
 _SHELL_VX = 2
 _SURROUNDED = 0.5
 _COARSE_NM = 400.0
@@ -65,6 +69,34 @@ def repair(cutout: Cutout, place: Place, nucleus: trimesh.Trimesh | None) -> Som
     mask, columns["n_components"] = keep_region(fill_holes(mask), seed)
     columns["n_somata"] = count_somata(mask, place.resolution_nm)
     return SomaMask(mask, part.lower_vx, columns)
+
+
+def nucleus_hash(nucleus: trimesh.Trimesh | None, place: Place) -> str:
+    """Hash of all that `repair` takes from the mesh of a nucleus: the voxels of the cutout inside it.
+
+    Parameters
+    ----------
+    nucleus : trimesh.Trimesh or None
+        Closed mesh of the nucleus, in nm.
+    place : Place
+        Where the cutout lies.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits; `NO_NUCLEUS` where there is no mesh, or none of it in the cutout.
+    """
+    if nucleus is None:
+        return NO_NUCLEUS
+    lower, upper = nucleus.bounds / place.resolution_nm
+    box = Box(np.floor(lower).astype(np.int64) - 1, np.ceil(upper).astype(np.int64) + 1).clipped_to(place.box)
+    inside = voxels_inside(nucleus, box, place.resolution_nm)
+    occupied = inside.extent()
+    if occupied is None:
+        return NO_NUCLEUS
+    digest = hashlib.sha256(np.array([box.lower_vx + occupied.lower_vx, occupied.shape], dtype="<i8").tobytes())
+    digest.update(inside.cropped_to(occupied).words.astype("<u8").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def fill_sections(mask: BitMask, unlabelled: BitMask) -> tuple[BitMask, BitMask]:

@@ -13,6 +13,7 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from somatic.errors import StoreError
 from somatic.extracting.estimate import Estimate
 from somatic.results.chunks import CHUNK_SCHEMA
+from somatic.results.collect import Parts
 from somatic.storage.json_object import LARGEST_BYTES, object_from_json
 from somatic.storage.parquet import table_from_parquet
 from somatic.storage.places import PROVENANCE
@@ -32,8 +33,8 @@ class FullRun:
     cells, requests, segmentation_bytes : int
         Requests as planned for all cells.
     bytes_from : {"computed cells", "estimate"}
-        Whether `segmentation_bytes` is the mean of the cells that the run computed times all cells, or, where it
-        computed none, what the estimate before a run says, which is an upper bound and counts files as they travel.
+        Whether `segmentation_bytes` is the mean of the cells whose soma the run measured times all cells, or, where it
+        measured none, what the estimate before a run says, which is an upper bound and counts files as they travel.
     """
 
     cells: int
@@ -51,7 +52,9 @@ class Cost:
     requests : dict of str to int
         Requests to CAVE of all attempts of the run and of its shards, by kind (`somatic.cave.counting.request_kind`).
     cells_computed, cells_carried : int
-        Cells that it measured, failed ones among them, and cells whose numbers it took from an earlier version.
+        Cells of which it measured something, failed ones among them, and cells that it reused whole.
+    measured, reused : Parts
+        Somata, nuclei and synapses that it measured, and those that it reused.
     segmentation_files, segmentation_bytes : int
         Files of the segmentation that were fetched for its cells, and their bytes as they travelled. What was fetched
         for cells that then failed for now is not among them.
@@ -61,6 +64,8 @@ class Cost:
     requests: dict[str, int]
     cells_computed: int
     cells_carried: int
+    measured: Parts
+    reused: Parts
     segmentation_files: int
     segmentation_bytes: int
     full_run: FullRun
@@ -127,26 +132,30 @@ def load_cost(store: ResultStore, run_id: str, everything: Estimate) -> Cost:
     StoreError, StoreUnavailable
         A file could not be read, for good or for now.
     """
-    columns = ("run", "source", "seconds", "segmentation_files", "segmentation_bytes")
+    sources = ("source", "soma_source", "nucleus_source", "synapse_source")
+    columns = ("run", *sources, "seconds", "segmentation_files", "segmentation_bytes")
     rows = table_from_parquet(store.get(PROVENANCE), store.url_of(PROVENANCE), columns, CHUNK_SCHEMA)
     rows = rows.filter(pc.equal(rows["run"], run_id))
     carried = pc.fill_null(pc.equal(rows["source"], "carried"), False)
     # A cell that was skipped took no time.
     computed = rows.filter(pc.and_(pc.invert(carried), pc.is_valid(rows["seconds"])))
     n_bytes = pc.sum(computed["segmentation_bytes"]).as_py() or 0
+    n_read = computed.num_rows - (pc.sum(pc.equal(computed["soma_source"], "reused")).as_py() or 0)
     return Cost(
         requests=dict(sorted(load_requests(store, run_id).items())),
         cells_computed=computed.num_rows,
         cells_carried=pc.sum(carried).as_py() or 0,
+        measured=Parts.of(rows, "measured"),
+        reused=Parts.of(rows, "reused"),
         segmentation_files=pc.sum(computed["segmentation_files"]).as_py() or 0,
         segmentation_bytes=n_bytes,
         full_run=FullRun(
             cells=everything.cells,
             requests=everything.cave_requests,
-            segmentation_bytes=round(n_bytes / computed.num_rows * everything.cells)
-            if n_bytes
+            segmentation_bytes=round(n_bytes / n_read * everything.cells)
+            if n_bytes and n_read
             else everything.segmentation_bytes,
-            bytes_from="computed cells" if n_bytes else "estimate",
+            bytes_from="computed cells" if n_bytes and n_read else "estimate",
         ),
     )
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from somatic.extracting.extraction import Extraction
+from somatic.extracting.reusable import Reusable, ReusableParts
 from somatic.planning.plan import POSITION, Plan
 from somatic.workers.memory import worker_memory_bytes
 
@@ -53,16 +54,25 @@ class Estimate:
     cave_requests: int
     segmentation_bytes: int
     worker_memory_bytes: int
+    reusable: ReusableParts | None = None
+    """What of the missing cells earlier result sets have; None where there are none to reuse."""
 
 
-def estimate_extraction(extraction: Extraction, plan: Plan, missing: pd.DataFrame, chunks_per_shard: int) -> Estimate:
-    """Count what an extraction will take; `plan`, `missing` and `chunks_per_shard` as for `make_estimate`."""
+def estimate_extraction(
+    extraction: Extraction,
+    plan: Plan,
+    missing: pd.DataFrame,
+    chunks_per_shard: int,
+    reusable: Reusable | None = None,
+) -> Estimate:
+    """Count what an extraction will take; the parameters are those of `make_estimate`."""
     segmentation, cave = extraction.segmentation, extraction.dataset.cave
     resolution_nm, file_vx = segmentation.resolution_nm, _triple(segmentation.file_shape)
     on_graph = int(extraction.on_graph)
     return make_estimate(
         plan,
         missing,
+        reusable=reusable,
         layer=LayerSize(
             resolution_nm=_triple(resolution_nm),
             offset_vx=_triple(segmentation.bounds.lower_vx),
@@ -99,6 +109,7 @@ def make_estimate(
     radius_nm: float,
     worker_memory_bytes: int,
     chunks_per_shard: int,
+    reusable: Reusable | None = None,
     cave_requests: int = 0,
     cells_per_request: int | None = None,
     requests_per_cell: int = 0,
@@ -121,6 +132,8 @@ def make_estimate(
         What a worker needs; passed on.
     chunks_per_shard : int
         Consecutive chunks of the whole plan that run as one job.
+    reusable : Reusable, optional
+        Of the cells of `missing`; None where there is nothing to reuse.
     cave_requests : int
         Requests that the extraction needs in any case.
     cells_per_request : int, optional
@@ -139,7 +152,8 @@ def make_estimate(
     n_skipped = int(plan.rows["status_reason"].notna().sum())
     cells = missing[missing["chunk"] >= 0]
     chunks = cells["chunk"].unique()
-    centres_nm = cells[list(POSITION)].to_numpy(dtype=np.float64) * np.asarray(plan.resolution_nm)
+    to_read = cells[~reusable.somata] if reusable else cells
+    centres_nm = to_read[list(POSITION)].to_numpy(dtype=np.float64) * np.asarray(plan.resolution_nm)
     voxels = int(voxels_to_read(centres_nm, radius_nm, layer).sum())
     n_cells = len(plan.rows) - n_skipped
     of_shards = (cells["chunk"] // chunks_per_shard).value_counts()
@@ -151,9 +165,10 @@ def make_estimate(
         missing=len(cells),
         chunks=len(chunks),
         shards=len(of_shards),
-        cave_requests=cave_requests + n_queries + requests_per_cell * len(cells) + requests_per_chunk * len(chunks),
+        cave_requests=cave_requests + n_queries + requests_per_cell * len(to_read) + requests_per_chunk * len(chunks),
         segmentation_bytes=round(voxels * bytes_per_voxel),
         worker_memory_bytes=worker_memory_bytes,
+        reusable=reusable.counts() if reusable else None,
     )
 
 

@@ -1,7 +1,7 @@
 """One extraction, opened: a dataset at a fixed version, what it is measured from, and where its results go."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,18 +17,27 @@ from somatic.check import check_segmentation
 from somatic.cutout import Segmentation
 from somatic.dataset import Dataset, segmentation_kind
 from somatic.definitions import needs_surroundings
-from somatic.errors import CaveTokenError, SomaticError, Stopped, UnknownRoot
+from somatic.errors import (
+    CaveTokenError,
+    OutdatedSoma,
+    SomaticError,
+    Stopped,
+    StoreError,
+    StoreUnavailable,
+    UnknownRoot,
+)
 from somatic.extracting.chunk import cells_of, noted_row, unmeasured_rows
-from somatic.extracting.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint, synapse_hash
-from somatic.features import CORRECTED_ONLY, NUCLEUS_COLUMNS, Row
+from somatic.extracting.fingerprints import nucleus_fingerprint, place_fingerprint, soma_fingerprint
+from somatic.extracting.origin import origin_of_cell
+from somatic.extracting.reuse import find, has_soma, with_known_parts, with_labels
+from somatic.features import Row
 from somatic.nucleus import NucleusLayer
-from somatic.results.base import Base
+from somatic.results.base import Base, not_reused
 from somatic.results.mesh_layer import MeshLayer
 from somatic.results.neuroglancer import ViewerLayers
 from somatic.source import open_segmentation_url, open_source
 from somatic.storage.places import DEFAULT_RESULTS, MESHES, config_hash, configuration, open_results, set_name
 from somatic.storage.store import ResultStore
-from somatic.synapses import synapses_in_cutout
 from somatic.tables import Nuclei, Resolution, Synapses
 from somatic.volume.missing import refused_files_warning
 from somatic.workers.isolation import CELL_TIMEOUT_S, extract_cells_apart
@@ -38,8 +47,6 @@ if TYPE_CHECKING:
     from somatic.cave.tables import CaveTables
     from somatic.file_tables import FileTables
 
-_OF_EVERY_NUCLEUS = {column.name for column in NUCLEUS_COLUMNS} - CORRECTED_ONLY - {"avg_fold_depth_nm"}
-"""Columns that are null only where a measure of the nucleus was no number, or nothing could be measured."""
 # Whose leaves are asked for at the same time: enough to hide how long the answers travel.
 _LEAVES_AT_ONCE = 4
 
@@ -61,8 +68,8 @@ class Extraction:
         URL below which all results lie.
     with_meshes : bool
         Whether soma meshes are stored.
-    base : Base or None
-        An earlier result set, whose nuclei need not be measured again.
+    bases : tuple of Base
+        Earlier result sets, from which what has not changed is reused; the first one that has it counts.
     """
 
     dataset: Dataset
@@ -70,7 +77,7 @@ class Extraction:
     segmentation_url: str
     results: str
     with_meshes: bool = True
-    base: Base | None = None
+    bases: tuple[Base, ...] = ()
 
     @classmethod
     def open(
@@ -80,7 +87,6 @@ class Extraction:
         results: str | None = None,
         *,
         with_meshes: bool = True,
-        base: str | None = None,
     ) -> "Extraction":
         """Connect to the tables, fix the version and find its segmentation.
 
@@ -93,8 +99,6 @@ class Extraction:
             Any fsspec URL or path; else the dataset's, else ./somatic-results.
         with_meshes : bool
             Whether soma meshes are stored.
-        base : str, optional
-            Name of the result set that is its base (`somatic.results.base.Base`).
 
         Raises
         ------
@@ -109,12 +113,30 @@ class Extraction:
             check_host(graph, dataset.cave.server)
         elif graph:
             find_token(graph)
-        extraction = cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
-        return extraction.on(base) if base else extraction
+        return cls(dataset, source, url, results or dataset.results or DEFAULT_RESULTS, with_meshes)
 
-    def on(self, base: str) -> "Extraction":
-        """The same with a base, by its name."""
-        return replace(self, base=Base(open_results(self.dataset, self.results), base))
+    def reusing(self, names: Collection[str], warn: Callable[[str], None]) -> "Extraction":
+        """The same extraction with earlier result sets to reuse, which are read here.
+
+        Parameters
+        ----------
+        names : collection of str
+            `somatic.results.base.choose_bases`.
+        warn : callable
+            Called with a line for each that cannot be read, which is left out: reuse only saves work.
+
+        Raises
+        ------
+        PermanentError
+            A name is not that of a result set.
+        """
+        results, bases = open_results(self.dataset, self.results), []
+        for name in names:
+            try:
+                bases.append(Base(results, name).load())
+            except (StoreError, StoreUnavailable) as error:
+                warn(f"{self.title}: {not_reused(name, error)}")
+        return replace(self, bases=tuple(bases))
 
     @property
     def version(self) -> int:
@@ -255,23 +277,6 @@ class Extraction:
             return [True] * len(cells)
         return graph.latest([cell.root_id for cell in cells], timestamp).tolist()
 
-    def with_nuclei(self, cells: list[Cell]) -> list[Cell]:
-        """The cells with the columns of their nuclei as far as the base has them."""
-        if self.base is None:
-            return cells
-        before = self.base.rows([cell.nucleus_id for cell in cells])
-        return [self._with_nucleus(cell, before.get(cell.nucleus_id)) for cell in cells]
-
-    def _with_nucleus(self, cell: Cell, before: Row | None) -> Cell:
-        fingerprint = self.nucleus_fingerprint(cell)
-        if not before or before["nucleus_version"] is None or before["nucleus_fingerprint"] != fingerprint:
-            return cell
-        known = {column.name: before[column.name] for column in NUCLEUS_COLUMNS}
-        # What was no number then is none now, and the row has to say so.
-        if any(known[name] is None for name in _OF_EVERY_NUCLEUS):
-            return cell
-        return replace(cell, nucleus=known, nucleus_version=before["nucleus_version"])
-
     def with_leaves(self, cells: list[Cell], stop: threading.Event | None = None) -> list[Cell]:
         """The cells with the leaves of their root ids, where the segmentation is a graph; else as they are.
 
@@ -347,7 +352,9 @@ class Extraction:
         stop: threading.Event | None = None,
         on_warning: Callable[[str], None] = lambda _text: None,
     ) -> Iterator[Row]:
-        """Measure some rows of a plan in a process of their own.
+        """Measure some rows of a plan in a process of their own, but for what the bases have of them.
+
+        The soma of a row at a second attempt is measured whatever the bases have.
 
         Parameters
         ----------
@@ -366,7 +373,8 @@ class Extraction:
         stop : threading.Event, optional
             Set by another thread to end soon.
         on_warning : callable, optional
-            Called with one line about what a user should know of the layers; each line once for all cells.
+            Called with one line about what a user should know of the layers, or of earlier results that cannot be read;
+            each line once for all cells.
 
         Yields
         ------
@@ -385,40 +393,63 @@ class Extraction:
         try:
             onto = synapses.onto([cell.root_id for cell in cells]) if synapses else None
             inputs = replace(self.inputs(onto), file_cache=file_cache)
-            cells = self.with_nuclei(cells)
             if self.on_graph:
-                cells = self.with_leaves(cells, stop)
                 # With the leaves at hand the watershed is read like a flat copy, without token and server.
                 inputs = replace(inputs, segmentation_url=self.segmentation.layer_url)
-            waiting = {cell.nucleus_id: cell for cell in cells}
-            for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
-                cell = waiting.pop(result.row["nucleus_id"])
-                if (
-                    result.refused_files
-                    and (text := refused_files_warning(inputs.segmentation_url)) not in self._warned
-                ):
-                    self._warned.add(text)
-                    on_warning(text)
-                origin = self._origin(cell, result.row, onto)
-                yield noted_row(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
+            if self.bases:
+                first_ids = {nucleus_id for nucleus_id, attempt in attempts.items() if attempt == 1}
+                cells = self._with_known_parts(cells, first_ids, onto, stop, on_warning)
+            while cells:
+                cells = self._with_needed_leaves(cells, stop)
+                waiting.update({cell.nucleus_id: cell for cell in cells})
+                outdated = []
+                for result in extract_cells_apart(cells, inputs, cell_timeout_s=cell_timeout_s, stop=stop):
+                    cell = waiting[result.row["nucleus_id"]]
+                    if isinstance(result.error, OutdatedSoma):
+                        outdated.append(replace(cell, soma=None))
+                        continue
+                    del waiting[cell.nucleus_id]
+                    if (
+                        result.refused_files
+                        and (text := refused_files_warning(inputs.segmentation_url)) not in self._warned
+                    ):
+                        self._warned.add(text)
+                        on_warning(text)
+                    origin = origin_of_cell(self, cell, result, onto)
+                    yield noted_row(result, cell, attempts[cell.nucleus_id], memory_bytes, origin)
+                cells = outdated
         except SomaticError as error:
             left = rows[rows["nucleus_id"].isin(waiting)]
             yield from unmeasured_rows(left, resolution_nm, error, self.version, self.dataset.definitions)
             raise
 
-    def _origin(self, cell: Cell, row: Row, synapses: Synapses | None) -> dict[str, Any]:
-        """What is noted of where the numbers of a cell come from that was measured now."""
-        hashed = None
-        if row["soma_synapse_number"] is not None and synapses is not None:
-            hashed = synapse_hash(synapses_in_cutout(synapses, cell.root_id, cell.centre_nm, self.radius_nm))
-        nucleus_version = self.version if cell.nucleus is None else cell.nucleus_version
-        return {
-            "soma_version": self.version if row["soma_volume_um"] is not None else None,
-            "nucleus_version": nucleus_version if row["nucleus_volume_um"] is not None else None,
-            "soma_fingerprint": self.soma_fingerprint(cell),
-            "nucleus_fingerprint": self.nucleus_fingerprint(cell),
-            "synapse_hash": hashed,
-        }
+    def _with_known_parts(
+        self,
+        cells: list[Cell],
+        first_ids: Collection[int],
+        synapses: Synapses | None,
+        stop: threading.Event | None,
+        warn: Callable[[str], None],
+    ) -> list[Cell]:
+        """Cells with what the bases have of them; a soma only of those whose attempt is the first."""
+        found = [
+            one
+            if one.soma and has_soma(one.soma, one.cell) and one.cell.nucleus_id in first_ids
+            else one._replace(base=None, soma=None)
+            for one in find(self, cells)
+        ]
+        found = with_labels(self, found, of_all=True, stop=stop)
+        try:
+            return with_known_parts(self, found, synapses, warn)
+        except StoreUnavailable as error:
+            warn(f"{self.title}: somata of {len(found)} cells are measured again: {error}")
+            return with_known_parts(self, [one._replace(base=None, soma=None) for one in found], synapses, warn)
+
+    def _with_needed_leaves(self, cells: list[Cell], stop: threading.Event | None) -> list[Cell]:
+        """Cells with leaves where their soma is to be measured."""
+        needed = [cell for cell in cells if cell.soma is None and cell.leaves is None]
+        with_leaves = {cell.nucleus_id: cell for cell in self.with_leaves(needed, stop)}
+        return [with_leaves.get(cell.nucleus_id, cell) for cell in cells]
 
 
 def _no_root(cell: Cell, title: str, timestamp: datetime | None) -> str:

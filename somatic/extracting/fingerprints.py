@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from somatic import features
 from somatic.cell import Cell
-from somatic.features import FEATURES_VERSION
 from somatic.tables import Synapses
 
 _SYNAPSE_COLUMNS = ("ctr_x_vx", "ctr_y_vx", "ctr_z_vx", "post_x_vx", "post_y_vx", "post_z_vx", "size")
+# Made once, since the fingerprints of a whole dataset are compared at a time.
+_JSON = json.JSONEncoder(sort_keys=True)
 
 
 def soma_fingerprint(
@@ -62,13 +64,18 @@ def place_fingerprint(
         mip=mip,
         definitions=definitions,
         nuclei_url=nuclei_url,
-        features_version=FEATURES_VERSION,
+        features_version=features.SOMA_VERSION,
     )
 
 
 def nucleus_fingerprint(nucleus_id: int, *, layer_url: str, definitions: str) -> str:
     """Hash of what the nucleus's numbers depend on; the materialization version is none of it."""
-    return _hash(nucleus_id=nucleus_id, layer_url=layer_url, definitions=definitions, features_version=FEATURES_VERSION)
+    return _hash(
+        nucleus_id=nucleus_id,
+        layer_url=layer_url,
+        definitions=definitions,
+        features_version=features.NUCLEUS_VERSION,
+    )
 
 
 def synapse_hash(in_cutout: Synapses) -> str:
@@ -85,4 +92,4 @@ def _hash_of_ids(ids: npt.NDArray[np.uint64]) -> str:
 
 
 def _hash(**parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from somatic.errors import StoreError, StoreUnavailable
 from somatic.extracting.cost import Cost, load_cost
 from somatic.extracting.estimate import Estimate
 from somatic.extracting.extraction import Extraction
@@ -34,6 +35,8 @@ class Finished:
         What the run cost, by what its processes have noted.
     changes : pyarrow.Table or None
         What is different from the base, where the extraction has one.
+    changes_fault : StoreError or StoreUnavailable or None
+        Why that is not known.
     seconds : float
         From the start of the run to its manifest.
     report : str or None
@@ -45,6 +48,7 @@ class Finished:
     collected: Collected
     cost: Cost
     changes: pa.Table | None
+    changes_fault: StoreError | StoreUnavailable | None
     seconds: float
     report: str | None
     report_fault: Exception | None
@@ -99,7 +103,7 @@ def finish(
     )
     # The table is as large as what the report reads, and pyarrow would keep its memory.
     pa.default_memory_pool().release_unused()
-    changes = put_changes(store, extraction.base.store) if extraction.base else None
+    changes, changes_fault = _changes(extraction)
     _put_derived(extraction, collected.features)
     names = (NUCLEI, FLAGS) if changes is None else (NUCLEI, FLAGS, CHANGES)
     files = {FEATURES: collected.features, **{name: store.get(name) for name in names}}
@@ -124,11 +128,22 @@ def finish(
             started=run.started,
             finished=finished,
             cost=cost.as_dict(),
-            changes={"base": run.base, **count_changes(changes)} if changes is not None else None,
+            changes={"base": extraction.bases[0].name, **count_changes(changes)} if changes is not None else None,
         ),
     )
     report, report_fault = _put_report(extraction)
-    return Finished(collected, cost, changes, (finished - run.started).total_seconds(), report, report_fault)
+    seconds = (finished - run.started).total_seconds()
+    return Finished(collected, cost, changes, changes_fault, seconds, report, report_fault)
+
+
+def _changes(extraction: Extraction) -> tuple[pa.Table | None, StoreError | StoreUnavailable | None]:
+    """Write changes.parquet against the first base; where that cannot be read any more the table is there without."""
+    if not extraction.bases:
+        return None, None
+    try:
+        return put_changes(extraction.store, extraction.bases[0].store), None
+    except (StoreError, StoreUnavailable) as error:
+        return None, error
 
 
 def _put_derived(extraction: Extraction, features: bytes) -> None:

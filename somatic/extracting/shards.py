@@ -8,6 +8,7 @@ import pandas as pd
 
 from somatic.extracting.estimate import SYNAPSE_CELLS, Estimate, estimate_extraction
 from somatic.extracting.extraction import Extraction
+from somatic.extracting.reusable import find_reusable
 from somatic.planning.plan import Plan, load_plan, make_plan
 from somatic.results.ledger import Ledger
 from somatic.storage.store import ResultStore
@@ -93,8 +94,10 @@ def plan_extraction(
     """Choose nuclei and cut them into chunks, or load the plan that an earlier attempt of this run made."""
     plan = load_plan(extraction.store, plan_hash) if plan_hash else _make_plan(extraction, nuclei, selection, ledger)
     missing = ledger.missing(plan.rows)
-    estimate = estimate_extraction(extraction, plan, missing, chunks_per_shard)
-    return Planned(plan, ledger, missing[missing["chunk"] >= 0], estimate, chunks_per_shard)
+    to_measure = missing[missing["chunk"] >= 0]
+    reusable = find_reusable(extraction, to_measure, plan.resolution_nm)
+    estimate = estimate_extraction(extraction, plan, missing, chunks_per_shard, reusable)
+    return Planned(plan, ledger, to_measure, estimate, chunks_per_shard)
 
 
 def choose_rows(extraction: Extraction, nuclei: Nuclei, selection: Selection, ledger: Ledger) -> pd.DataFrame:

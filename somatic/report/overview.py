@@ -32,7 +32,7 @@ _THUMBNAILS = 100
 _AT_ONCE = 16
 _UNIT = {column.name: column.unit for column in COLUMNS}
 _YES_NO = [column for column in COLUMNS if pa.types.is_boolean(column.type)]
-_SOURCES = {"computed": "measured", "carried": "taken over"}
+_SOURCES = {"computed": "measured", "carried": "reused"}
 
 
 def put_report(store: ResultStore, results: Results | None = None) -> str:
@@ -233,7 +233,13 @@ def _cost(cost: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     full = cost["full_run"]
     return [
         ("cells measured", f"{cost['cells_computed']:,}", f"{full['cells']:,}"),
-        ("cells taken over", f"{cost['cells_carried']:,}", "0"),
+        ("cells reused", f"{cost['cells_carried']:,}", "0"),
+        *(
+            (f"{part} {done}", f"{cost[done][part]:,}", "")
+            for part in ("somata", "nuclei", "synapses")
+            for done in ("measured", "reused")
+            if done in cost
+        ),
         ("requests to CAVE", f"{sum(cost['requests'].values()):,}", f"{full['requests']:,}"),
         ("segmentation read", size_in_words(cost["segmentation_bytes"]), size_in_words(full["segmentation_bytes"])),
         ("files of it", f"{cost['segmentation_files']:,}", ""),

@@ -1,4 +1,4 @@
-"""changes.parquet: what is different between the tables of features of two materialization versions."""
+"""changes.parquet: what is different between two tables of features."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ DIFFERENCE_COLUMNS = (
     Column("gone", pa.bool_(), "", "only the earlier table has the nucleus", nullable=False),
     Column("re_rooted", pa.bool_(), "", "the root id is another", nullable=False),
     Column("moved", pa.bool_(), "", "the centre of the cutout is another", nullable=False),
-    Column("recomputed", pa.bool_(), "", "the soma was measured again at the later version", nullable=False),
+    Column("recomputed", pa.bool_(), "", "the soma was measured again for the later table", nullable=False),
     Column("changed", pa.bool_(), "", "a feature has another value, or a value in one table only", nullable=False),
 )
 """How a nucleus can differ; the last four can be true only of nuclei that both tables have."""
@@ -74,7 +74,7 @@ def find_changes(before: pa.Table, after: pa.Table, provenance: pa.Table | None 
         Columns of `somatic.features.SCHEMA`, each nucleus once, each table of one materialization version. A column
         that is missing counts as null.
     provenance : pyarrow.Table, optional
-        Of the later table: `nucleus_id`, `soma_version`. Without it nothing is said to be recomputed.
+        Of the later table: `nucleus_id`, `soma_source`. Without it nothing is said to be recomputed.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def find_changes(before: pa.Table, after: pa.Table, provenance: pa.Table | None 
         "gone": ~np.isin(ids, ids_after),
         "re_rooted": differ("soma_id"),
         "moved": differ(*_CENTRE),
-        "recomputed": in_both & np.isin(ids, _measured_at(provenance, version_after)),
+        "recomputed": in_both & np.isin(ids, _measured(provenance)),
         "changed": differ(*MEASURED),
     }
     columns = {"nucleus_id": pa.array(ids), **{name: pa.array(flag) for name, flag in flags.items()}}
@@ -132,7 +132,7 @@ def put_changes(store: ResultStore, base: ResultStore) -> pa.Table:
     before, after = _get(base, FEATURES), _get(store, FEATURES)
     not_asked = pa.array(np.union1d(_not_asked(base, before), _not_asked(store, after)), pa.int64())
     before, after = (table.filter(pc.invert(pc.is_in(table["nucleus_id"], not_asked))) for table in (before, after))
-    changes = find_changes(before, after, _get(store, PROVENANCE, "nucleus_id", "soma_version"))
+    changes = find_changes(before, after, _get(store, PROVENANCE, "nucleus_id", "soma_source"))
     store.put(CHANGES, parquet_bytes(changes))
     return changes
 
@@ -188,11 +188,11 @@ def _version(table: pa.Table) -> int | None:
     return table["materialization_version"][0].as_py() if known else None
 
 
-def _measured_at(provenance: pa.Table | None, version: int | None) -> npt.NDArray[np.int64]:
-    """Nuclei whose soma was measured at a version."""
-    if provenance is None or version is None:
+def _measured(provenance: pa.Table | None) -> npt.NDArray[np.int64]:
+    """Nuclei whose soma was measured for a table."""
+    if provenance is None:
         return np.empty(0, dtype=np.int64)
-    return _ids(provenance.filter(pc.equal(provenance["soma_version"], version)))
+    return _ids(provenance.filter(pc.fill_null(pc.equal(provenance["soma_source"], "measured"), False)))
 
 
 def _differ(old: pa.ChunkedArray, new: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from somatic.features import COLUMNS, FEATURES_VERSION, Column, Row
+from somatic.features import COLUMNS, Column, Row, features_versions
 from somatic.software import code_version
 from somatic.storage.parquet import parquet_bytes
 from somatic.storage.places import ATTEMPTS, CHUNKS
@@ -18,7 +18,10 @@ STAGES = ("nucleus", "folds", "read", "mask", "mesh", "synapses", "store")
 """Stages of a cell (`somatic.cell.Measured.stage`) whose seconds are noted, in the order they run."""
 
 PROVENANCE_COLUMNS = (
-    Column("source", pa.string(), "", "computed, or carried from soma_version; null when nothing was"),
+    Column("source", pa.string(), "", "computed; carried where everything is reused; null when nothing was measured"),
+    Column("soma_source", pa.string(), "", "measured for this table, or reused from an earlier one; null for none"),
+    Column("nucleus_source", pa.string(), "", "the same of the nucleus"),
+    Column("synapse_source", pa.string(), "", "the same of the synapses"),
     Column("x_vx", pa.int64(), "voxel", "centre of the cutout in voxels of the nucleus table, x"),
     Column("y_vx", pa.int64(), "voxel", "centre of the cutout in voxels of the nucleus table, y"),
     Column("z_vx", pa.int64(), "voxel", "centre of the cutout in voxels of the nucleus table, z"),
@@ -38,7 +41,10 @@ PROVENANCE_COLUMNS = (
     Column("soma_fingerprint", pa.string(), "", "hash of all that the soma's numbers but its synapses depend on"),
     Column("nucleus_fingerprint", pa.string(), "", "hash of all that the nucleus's numbers depend on"),
     Column("synapse_hash", pa.string(), "", "hash of ids, positions, sizes and voxel size of synapses in the cutout"),
-    Column("features_version", pa.int64(), "", "FEATURES_VERSION of somatic", nullable=False),
+    Column("nucleus_voxels_hash", pa.string(), "", "hash of the nucleus that the soma's numbers depend on; or none"),
+    Column("soma_features_version", pa.int64(), "", "SOMA_VERSION of somatic", nullable=False),
+    Column("nucleus_features_version", pa.int64(), "", "NUCLEUS_VERSION of somatic", nullable=False),
+    Column("synapse_features_version", pa.int64(), "", "SYNAPSE_VERSION of somatic", nullable=False),
     Column("code_version", pa.string(), "", "version of somatic, with the commit in a checkout", nullable=False),
 )
 """What is noted of a row beside its features; none of it is in features.parquet."""
@@ -154,7 +160,7 @@ def _table(rows: list[Row], run_id: str) -> pa.Table:
         "chunk": chunk_key(rows),
         "run": run_id,
         "finished": datetime.now(UTC),
-        "features_version": FEATURES_VERSION,
+        **features_versions(),
         "code_version": code_version(),
     }
     ordered = sorted(rows, key=operator.itemgetter("nucleus_id"))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.errors import PermanentError, StoreError, printable
-from somatic.features import FEATURES_VERSION
+from somatic.features import features_versions
 from somatic.planning.plan import NULL, POSITION, Plan, n_nuclei_in_segment, skipped_rows
 from somatic.results.chunks import CHUNK_SCHEMA, IDENTITY
 from somatic.results.ledger import Ledger, chunk_names
@@ -26,8 +26,23 @@ NO_RESULT = "not measured yet: the run ended before this cell; run the same comm
 _FAILURE_COLUMNS = ("nucleus_id", "soma_id", "reason", "error_class", "transient")
 _LONGEST_REASON = 1000
 _DECISIVE = ("nucleus_id", "soma_id", "attempt", "status", "transient")
-COUNTED = (*_FAILURE_COLUMNS, "status", "chunk", "source")
+_SOURCES = ("soma_source", "nucleus_source", "synapse_source")
+COUNTED = (*_FAILURE_COLUMNS, "status", "chunk", "source", *_SOURCES)
 """Columns of gathered rows that `count` and `failure_frame` need."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Numbers of somata, of nuclei, and of cells whose synapses were counted."""
+
+    somata: int = 0
+    nuclei: int = 0
+    synapses: int = 0
+
+    @classmethod
+    def of(cls, rows: pa.Table, source: str) -> "Parts":
+        """Those of rows with `PROVENANCE_COLUMNS` that have a source, "measured" or "reused"."""
+        return cls(*(_number(pc.equal(rows[name], source)) for name in _SOURCES))
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,9 @@ class Counts:
     unmeasured: int
     """Without any result."""
     carried: int
-    """Taken over from another version; part of `ok` and `failed`."""
+    """Reused whole from another table; part of `ok` and `failed`."""
+    reused: Parts = Parts()
+    """Parts that were reused, also of cells of which another part was measured."""
 
     @property
     def complete(self) -> bool:
@@ -198,7 +215,7 @@ def _rows_without_file(
     reasons = missing["status_reason"].fillna(no_result)
     rows = skipped_rows(missing.assign(status_reason=reasons), plan.resolution_nm, materialization_version, definitions)
     for row in rows:
-        row.update(features_version=FEATURES_VERSION, code_version=code_version())
+        row.update(features_versions(), code_version=code_version())
         if row["reason"] == no_result:
             row.update(status="failed", transient=True)
     return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
@@ -234,18 +251,15 @@ def of_plan(rows: pa.Table, plan: Plan) -> pa.Table:
 
 def count(rows: pa.Table) -> Counts:
     """Count gathered rows."""
-
-    def number(mask: pa.ChunkedArray) -> int:
-        return pc.sum(mask).as_py() or 0
-
     return Counts(
         total=rows.num_rows,
-        ok=number(pc.equal(rows["status"], "ok")),
-        failed=number(pc.equal(rows["status"], "failed")),
-        skipped=number(pc.equal(rows["status"], "skipped")),
-        transient=number(rows["transient"]),
-        unmeasured=number(pc.and_(pc.is_null(rows["chunk"]), rows["transient"])),
-        carried=number(pc.equal(rows["source"], "carried")),
+        ok=_number(pc.equal(rows["status"], "ok")),
+        failed=_number(pc.equal(rows["status"], "failed")),
+        skipped=_number(pc.equal(rows["status"], "skipped")),
+        transient=_number(rows["transient"]),
+        unmeasured=_number(pc.and_(pc.is_null(rows["chunk"]), rows["transient"])),
+        carried=_number(pc.equal(rows["source"], "carried")),
+        reused=Parts.of(rows, "reused"),
     )
 
 
@@ -253,3 +267,7 @@ def failure_frame(rows: pa.Table) -> pd.DataFrame:
     """Those of gathered rows that failed: `nucleus_id`, `soma_id` int64, `reason`, `error_class`, `transient`."""
     failed = rows.filter(pc.equal(rows["status"], "failed"))
     return failed.select(_FAILURE_COLUMNS).to_pandas()
+
+
+def _number(mask: pa.ChunkedArray) -> int:
+    return pc.sum(mask).as_py() or 0

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from somatic.errors import StoreError
-from somatic.features import FEATURES_VERSION
+from somatic.features import features_versions
 from somatic.results.manifest_types import ManifestTypes
 from somatic.software import code_version, library_versions
 from somatic.storage.json_object import LARGEST_BYTES, object_from_json
@@ -65,7 +65,7 @@ def make_manifest(
         "config": dict(config),
         "config_hash": config_hash,
         "layers": dict(layers),
-        "features_version": FEATURES_VERSION,
+        **features_versions(),
         "plan": plan_hash,
         "counts": dict(counts),
         "cost": dict(cost),

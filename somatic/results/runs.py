@@ -31,8 +31,8 @@ class Run:
         Into what ranges the plan was cut.
     started : datetime
         When its first attempt began, with a time zone.
-    base : str or None
-        Name of the result set (`v<version>/<config>`) from which it takes rows over.
+    bases : tuple of str
+        Names of the result sets (`v<version>/<config>`) that it reuses (`somatic.results.base.choose_bases`).
     whole : bool
         Whether it planned every nucleus, and not a selection of them.
     memory_bytes : int or None
@@ -46,7 +46,7 @@ class Run:
     plan: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None
     chunks_per_shard: Annotated[int, Field(ge=1)]
     started: AwareDatetime
-    base: Annotated[str, Field(pattern=r"^v[0-9]+/[0-9a-f]{8}$")] | None = None
+    bases: tuple[Annotated[str, Field(pattern=r"^v[0-9]+/[0-9a-f]{8}$")], ...] = ()
     whole: bool = False
     memory_bytes: int | None = None
 

@@ -1,7 +1,11 @@
 """The result sets of a dataset that lie at a place: one for each materialization version and configuration."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from somatic.errors import StoreError, StoreUnavailable
+from somatic.features import features_versions
 from somatic.results.manifest import load_manifest
 from somatic.storage.places import MANIFEST, parse_set_name, set_name, set_names
 from somatic.storage.store import ResultStore
@@ -19,11 +23,17 @@ class ResultSet:
         `somatic.extracting.extraction.Extraction.config_hash`.
     complete : bool
         Whether every nucleus of the version has its row, and none failed for a reason that may pass.
+    settings : mapping
+        What `config` is a hash of (`somatic.storage.places.configuration`), as its manifest says; empty without one.
+    fault : StoreError or StoreUnavailable or None
+        Why its manifest could not be read, where it has one; it counts as not complete then.
     """
 
     version: int
     config: str
     complete: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fault: StoreError | StoreUnavailable | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -42,20 +52,34 @@ def result_sets(results: ResultStore) -> list[ResultSet]:
     Returns
     -------
     list of ResultSet
-        An extraction that has not come to a table yet is among them, as not complete.
+        An extraction that has not come to a table yet is among them, as not complete; so is one whose manifest cannot
+        be read.
 
     Raises
     ------
     StoreError, StoreUnavailable
-        A manifest could not be read, for good or for now, or is none.
+        The place could not be read, for good or for now.
     """
-    found = [ResultSet(*parse_set_name(name), _is_complete(results.below(name))) for name in set_names(results)]
-    return sorted(found, key=lambda one: (one.version, one.config))
+    return sorted((_read(results, name) for name in set_names(results)), key=lambda one: (one.version, one.config))
 
 
-def _is_complete(store: ResultStore) -> bool:
-    if not store.exists(MANIFEST):
-        return False
-    counts = load_manifest(store, ("counts", "nuclei"), ("counts", "failed_transient"))["counts"]
+def _read(results: ResultStore, name: str) -> ResultSet:
+    (version, config), store = parse_set_name(name), results.below(name)
+    try:
+        if not store.exists(MANIFEST):
+            return ResultSet(version, config, complete=False)
+        manifest = load_manifest(store, ("counts", "nuclei"), ("counts", "failed_transient"))
+    except (StoreError, StoreUnavailable) as error:
+        return ResultSet(version, config, complete=False, fault=error)
+    counts = manifest["counts"]
     # Without the number of nuclei that CAVE gave, nobody knows whether the table has them all.
-    return counts["nuclei"] == counts.get("queried") and counts["failed_transient"] == 0
+    complete = counts["nuclei"] == counts.get("queried") and counts["failed_transient"] == 0
+    return ResultSet(version, config, complete, _settings(manifest.get("config")))
+
+
+def _settings(noted: object) -> dict[str, Any]:
+    if not isinstance(noted, dict):
+        return {}
+    # From before soma, nucleus and synapses had versions of their own.
+    one_version = dict.fromkeys(features_versions(), noted.get("features_version"))
+    return {**one_version, **noted}

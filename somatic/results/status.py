@@ -75,8 +75,8 @@ def read_status(results: ResultStore, version: int | None = None, now: datetime 
         )
     if run.plan is None:
         raise PermanentError(
-            f"the extraction {run.id} of version {run.version} has no plan yet; it looks which cells of {run.base} "
-            "are the same, or ended before it had one"
+            f"the extraction {run.id} of version {run.version} has no plan yet: it is still querying the nuclei and "
+            "looking for cells to reuse, or it ended before it had one"
         )
     store = run.store(results)
     plan = load_plan(store, run.plan)

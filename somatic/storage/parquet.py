@@ -48,7 +48,11 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def table_from_parquet(
-    data: bytes, where: str, columns: Sequence[str] | None = None, schema: pa.Schema | None = None
+    data: bytes,
+    where: str,
+    columns: Sequence[str] | None = None,
+    schema: pa.Schema | None = None,
+    optional: Sequence[str] = (),
 ) -> pa.Table:
     """Table of a Parquet file, which a stranger may have written.
 
@@ -62,6 +66,8 @@ def table_from_parquet(
         Those that are read and must be there; all when left out.
     schema : pyarrow.Schema, optional
         Columns that are in it come in its types, without nulls where it allows none and without NaN and infinities.
+    optional : sequence of str
+        Columns that are read besides where the file has them.
 
     Raises
     ------
@@ -69,11 +75,11 @@ def table_from_parquet(
         The bytes are no Parquet file, lack a column or hold something else in it.
     """
     try:
-        table = read_parquet(data, columns or None)
+        table = read_parquet(data, [*columns, *optional] if columns else None)
     except MemoryError:
         # That of Arrow is an ArrowException as well.
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{where} is no whole Parquet file ({one_line(error)}); move it away and run again") from error
     names = table.column_names
     if len(set(names)) < len(names):

@@ -8,7 +8,7 @@ from typing import get_args
 
 from somatic.dataset import Dataset, SegmentationKind
 from somatic.errors import PermanentError
-from somatic.features import FEATURES_VERSION
+from somatic.features import features_versions
 from somatic.storage.store import ResultStore
 
 DEFAULT_RESULTS = "somatic-results"
@@ -37,7 +37,7 @@ def configuration(dataset: Dataset, kind: SegmentationKind) -> dict[str, str | i
         "definitions": dataset.definitions,
         "mip": dataset.mip,
         "cutout_radius_um": dataset.cutout_radius_um,
-        "features_version": FEATURES_VERSION,
+        **features_versions(),
         "segmentation_kind": kind,
     }
 

@@ -66,6 +66,7 @@ class CellResult:
     """The row of one cell, how long each stage took in seconds, what went wrong (None when ok), and what was read.
 
     `segmentation_files` and `segmentation_bytes` are None when nobody knows; `refused_files` were treated as missing.
+    `nucleus_hash` is that of `somatic.cell.Measured`.
     """
 
     row: Row
@@ -74,6 +75,7 @@ class CellResult:
     segmentation_files: int | None = None
     segmentation_bytes: int | None = None
     refused_files: int = 0
+    nucleus_hash: str | None = None
 
 
 class CellMeasurer:
@@ -105,7 +107,7 @@ class CellMeasurer:
         with ThreadPoolExecutor(1) as pool:
             for cell, following in itertools.zip_longest(cells, cells[1:]):
                 ahead = None
-                if following is not None and self._inputs.file_cache:
+                if following is not None and following.soma is None and self._inputs.file_cache:
                     ahead = partial(pool.submit, self._fetch_ahead, following)
                 # Not before this one is read, so that it never waits for a file that is not its own.
                 yield self(cell, when_read=ahead)
@@ -172,7 +174,7 @@ class CellMeasurer:
             return failed(cell, inputs, error)
         except Exception as error:
             return failed(cell, inputs, UnexpectedError(f"unexpected {type(error).__name__}: {error}"))
-        return CellResult(measured.row, measured.seconds, measured.error)
+        return CellResult(measured.row, measured.seconds, measured.error, nucleus_hash=measured.nucleus_hash)
 
 
 def failed(cell: Cell, inputs: Inputs, error: SomaticError) -> CellResult:

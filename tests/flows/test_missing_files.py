@@ -22,7 +22,7 @@ def test_a_store_that_does_not_say_what_it_has(
     for spot in spots[:2]:
         bucket.faults[spot.file] = Fault(status=403, body=S3_DENIED)
     notes: list[str] = []
-    with heard_by(Listener(on_note=notes.append)):
+    with heard_by(Listener(on_remark=notes.append)):
         assert run(http_dataset, tmp_path / "results", chunk=1, chunks_per_shard=2).is_completed()
     [note] = notes
     assert note.startswith(f"files of {bucket.url('seg_v1')} were refused (HTTP 403) and are treated as missing")

@@ -169,7 +169,7 @@ def test_the_summary_tells_cost_and_changes(both: Both, edited: Proofread) -> No
         keyed = ArtifactFilter(key=ArtifactFilterKey(any_=["phantom-v3-summary"]))
         texts = [str(artifact.data) for artifact in client.read_artifacts(artifact_filter=keyed)]
     [summary] = [text for text in texts if both.carried.store.url in text]
-    assert f"\n| cells taken over | {cost['cells_carried']} | 0 |\n" in summary
+    assert f"\n| cells reused | {cost['cells_carried']} | 0 |\n" in summary
     assert "\n## Changes since version 2\n" in summary
     assert "\n| 1 | added |\n" in summary
     before, after = (results.table["soma_volume_um"] for results in (both.before, both.carried))

@@ -157,7 +157,7 @@ def test_progress_and_summary_are_words(seen: Seen) -> None:
     assert "features.parquet` (15 rows)" in summary
     assert re.search(r"in \d+ s; [\d.]+ cells measured a minute\.\n", summary)
     assert re.search(r"\nReport: `\S+/results/phantom/v1/\w{8}/report\.html`\.\n", summary)
-    assert "\n| cells measured | 12 | 12 |\n| cells taken over | 0 | 0 |\n| requests to CAVE | 0 | 0 |\n" in summary
+    assert "\n| cells measured | 12 | 12 |\n| cells reused | 0 | 0 |\n| requests to CAVE | 0 | 0 |\n" in summary
     assert "## Changes" not in summary
 
 
