@@ -341,4 +341,4 @@ def test_bundled_datasets() -> None:
     assert dataset.cave is not None
     assert find_token(dataset.cave.server) == TOKEN
     assert dataset.segmentation is not None
-    check_host(dataset.segmentation.removeprefix("graphene://"), dataset.cave.server)
+    check_host(dataset.segmentation.url.removeprefix("graphene://"), dataset.cave.server)
