@@ -130,6 +130,7 @@ def extract_shard(
         shard = open_shard(store, plan, start, stop, run, memory_bytes, again=again)
         try:
             extraction = Extraction.open(described, version, to, with_meshes=meshes)
+            begun.check_config(extraction.config_hash)
         except SomaticError as error:
             # Each cell says why, such as that the version has expired meanwhile.
             unmeasured = unmeasured_rows(shard.missing, shard.resolution_nm, error, version, described.definitions)
