@@ -120,6 +120,8 @@ def extract(
     results.check_writable()
     run = _first_attempt(results, run_id)
     extraction = Extraction.open(described, run.version if run else version, to, with_meshes=meshes)
+    if run:
+        run.check_config(extraction.config_hash)
     if extraction.token_note:
         log.info(extraction.token_note)
         listener.on_remark(extraction.token_note)

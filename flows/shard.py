@@ -120,6 +120,7 @@ def extract_shard(
         shard = open_shard(store, plan, start, stop, run, memory_bytes, again=again)
         try:
             extraction = Extraction.open(described, version, to, with_meshes=meshes)
+            begun.check_config(extraction.config_hash)
             worker_bytes = memory_of_worker(extraction)
         except SomaticError as error:
             # Each cell says why, such as that the version has expired meanwhile.

@@ -25,7 +25,7 @@ from sandbox.phantom.scene import Scene, write_scene
 SLOW = {
     "cli": {"cell", "report", "snippets", "waiting", "watch"},
     "deployments": {"apply", "command", "effects"},
-    "flows": {"fanout", "faults", "limits", "missing_files", "new_version_faults", "own_server", "prefect", "receipts"}
+    "flows": {"fanout", "faults", "limits", "new_version_faults", "own_server", "prefect", "receipts", "refused_files"}
     | {"resume", "retries", "reuse_faults", "secrets", "stale", "watch", "what_a_run_cost"},
     "hostile": {"dataset_files", "layers", "meshes", "result_sets", "table_files"},
     "tests": {"isolation", "missing_files", "private_layers", "using_results", "working_folder"},

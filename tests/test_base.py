@@ -144,7 +144,7 @@ def test_rows_of_some_nuclei(base: Base) -> None:
 
 
 def test_a_table_that_is_not_that_of_its_manifest(base: Base) -> None:
-    """One that was changed by hand, or is being written, is not taken over from."""
+    """One that was changed by hand, or is being written, is not reused."""
     name = "features.parquet"
     table = table_from_parquet(base.store.get(name), name)
     at = table.schema.get_field_index("soma_volume_um")
@@ -192,7 +192,7 @@ def test_columns_of_other_types(base: Base) -> None:
     table = table_from_parquet(base.store.get("provenance.parquet"), "provenance.parquet")
     at = table.schema.get_field_index("soma_version")
     base.store.put("provenance.parquet", parquet_bytes(table.set_column(at, "soma_version", pa.array(["?"] * 6))))
-    with pytest.raises(StoreError, match=r"provenance\.parquet has columns of other types"):
+    with pytest.raises(StoreError, match=r"provenance\.parquet: the column soma_version holds string, not int64"):
         base.load()
 
 

@@ -22,7 +22,7 @@ def test_changes_as_markdown() -> None:
         row(3, 2, soma_touches_box=True, soma_synapse_number=None),
         row(8, 2),
     )
-    text = changes_markdown(find_changes(before, after, provenance(n1=2)), link)
+    text = changes_markdown(find_changes(before, after, provenance(n1="measured")), link)
     assert [line for line in text if line.startswith(("##", "| 1", "| 4", "| 6", "| 0"))] == [
         "## Changes since version 1",
         "| 6 | of which anything is different |",
@@ -39,6 +39,12 @@ def test_changes_as_markdown() -> None:
         f"| soma_synapse_number | 2 | 1 | [{FIRST_ID + 2}](https://x/2/4) 0 to 3 |",
         f"| soma_touches_box | 1 | 0 | [{FIRST_ID + 3}](https://x/3/4) no to yes |",
     ]
+
+
+def test_changes_of_one_version() -> None:
+    """Of a table of the same version, with other settings or by another somatic."""
+    text = changes_markdown(find_changes(table(row(0)), table(row(0, soma_volume_um=1.0))), link)
+    assert "## Changes since the earlier table of this version" in text
 
 
 def test_nothing_changed() -> None:

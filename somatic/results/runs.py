@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
-from somatic.errors import StoreError
+from somatic.errors import PermanentError, StoreError
 from somatic.storage.json_object import LARGEST_BYTES
 from somatic.storage.places import set_name
 from somatic.storage.store import ResultStore
@@ -53,6 +53,20 @@ class Run:
     def store(self, results: ResultStore) -> ResultStore:
         """Where the results of its version and configuration lie, of those of its dataset."""
         return results.below(set_name(self.version, self.config))
+
+    def check_config(self, config: str) -> None:
+        """Check that whoever continues it measures in the same way.
+
+        Raises
+        ------
+        PermanentError
+            `config`, the `Extraction.config_hash` of today, is another one: the dataset file or somatic has changed.
+        """
+        if config != self.config:
+            raise PermanentError(
+                f"the extraction {self.id} was started with the configuration {self.config}, and the dataset file or "
+                f"the release of somatic has changed since ({config}); start a new one"
+            )
 
     def put(self, results: ResultStore) -> None:
         """Write it beside the results of its dataset.

@@ -2,17 +2,21 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from extracting import TOKEN, Results, run
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from proofreading import Proofread, graph_dataset, proofread
 
+import somatic.features
 from sandbox.cave.server import CaveServer
 from sandbox.phantom.scene import Scene
 from somatic.features import MEASURED
@@ -40,6 +44,9 @@ class Both:
     whole: Results
     asked: list[str]
     """Addresses that the second extraction asked CAVE for."""
+    renewed: Results
+    """Version 3 by a somatic that measures nuclei in another way, from version 2."""
+    asked_renewed: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +61,14 @@ def both(scene: Scene, edited: Proofread, tmp_path_factory: pytest.TempPathFacto
         assert run(dataset, folder / "results", version=3, meshes=True).is_completed()
         asked = [request.path for request in server.requests[n_asked:]]
         assert run(dataset, folder / "whole", version=3, meshes=True, since=None).is_completed()
-        results, whole = str(folder / "results"), str(folder / "whole")
-        yield Both(Results(results, 2), Results(results, 3), Results(whole, 3), asked)
+        results, whole, renewed = (str(folder / name) for name in ("results", "whole", "renewed"))
+        shutil.copytree(folder / "results/phantom/v2", folder / "renewed/phantom/v2")
+        patch.setattr("somatic.features.NUCLEUS_VERSION", somatic.features.NUCLEUS_VERSION + 1)
+        n_asked = len(server.requests)
+        assert run(dataset, renewed, version=3, meshes=True).is_completed()
+        asked_renewed = [request.path for request in server.requests[n_asked:]]
+        before, carried = Results(results, 2), Results(results, 3)
+        yield Both(before, carried, Results(whole, 3), asked, Results(renewed, 3), asked_renewed)
 
 
 def test_the_table_is_that_of_a_full_extraction(both: Both) -> None:
@@ -114,6 +127,31 @@ def test_a_nucleus_is_measured_once(both: Both, edited: Proofread) -> None:
     assert provenance.loc[edited.moved, ["soma_version", "nucleus_version"]].tolist() == [3, 2]
     assert provenance.loc[edited.moved, "seconds_mesh"] > 0
     assert pd.isna(provenance.loc[edited.moved, "seconds_folds"])
+
+
+def test_a_new_version_and_another_way_to_measure_nuclei(both: Both, edited: Proofread) -> None:
+    """All nuclei are measured, and of the somata those that changed; a cell has its leaves queried once at most."""
+    provenance = both.renewed.provenance
+    source = provenance["soma_source"].dropna()
+    assert set(source.index[source == "measured"]) == {edited.trimmed, edited.new, edited.moved, *edited.merged}
+    assert set(source.index[source == "reused"]) == {edited.far, edited.emptied, *edited.untouched} - _without_soma(
+        both
+    )
+    assert set(provenance["nucleus_source"].dropna()) == {"measured"}
+    assert set(provenance["nucleus_version"].dropna()) == {3}
+    assert provenance.loc[edited.emptied, "synapse_source"] == "measured"
+    assert provenance.loc[edited.far, "soma_version"] == 2
+    leaves = [path for path in both.asked_renewed if path.endswith("/leaves")]
+    assert len(leaves) == len({edited.trimmed, edited.far, *edited.merged, edited.new, edited.moved})
+    tables = [pq.read_table(pa.BufferReader(results.features)) for results in (both.renewed, both.whole)]
+    assert tables[0].equals(tables[1])
+    names = ["soma_fingerprint", "synapse_hash", "error_class"]
+    pd.testing.assert_frame_equal(provenance[names], both.whole.provenance[names])
+
+
+def _without_soma(both: Both) -> set[int]:
+    table = both.whole.table
+    return set(table.index[table["soma_volume_um"].isna()])
 
 
 def test_changes_are_what_the_edits_did(both: Both, edited: Proofread) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -154,21 +155,25 @@ def test_a_version_without_results(dataset: Path, tmp_path: Path) -> None:
     assert str(error) == "no results of version 7 to reuse; there are results of these versions: 1"
 
 
-def test_a_shard_of_its_own_process_reuses_the_same(dataset: Path, tmp_path: Path) -> None:
-    """It reads what its extraction noted; where that cannot be read any more it measures."""
-    assert run_warned(dataset, tmp_path / "results") == []
-    results = results_of(dataset, tmp_path / "results")
-    store = results.store
-    [plan], [snapshot] = store.names("plans"), store.names("snapshots")
-    shard = {
+def shard_of(results: Results, dataset: Path) -> dict[str, Any]:
+    """Parameters of the only shard of the last run."""
+    [plan], [snapshot] = results.store.names("plans"), results.store.names("snapshots")
+    return {
         "dataset": str(dataset),
         "version": 1,
         "plan": plan.removesuffix(".parquet"),
         "start": 0,
         "stop": 1,
         "run": snapshot.removesuffix(".parquet"),
-        "to": str(tmp_path / "results"),
+        "to": results.root,
     }
+
+
+def test_a_shard_of_its_own_process_reuses_the_same(dataset: Path, tmp_path: Path) -> None:
+    """It reads what its extraction noted; where that cannot be read any more it measures."""
+    assert run_warned(dataset, tmp_path / "results") == []
+    results = results_of(dataset, tmp_path / "results")
+    store, shard = results.store, shard_of(results, dataset)
     before = next(path for path in Path(store.url).parent.iterdir() if path.name != results.config)
     for expected in ("reused", "measured"):
         for name in store.names("chunks"):
@@ -176,3 +181,15 @@ def test_a_shard_of_its_own_process_reuses_the_same(dataset: Path, tmp_path: Pat
         assert extract_shard(**shard, return_state=True).is_completed()
         assert {row["soma_source"] for row in results.rows(results.table.index.tolist())} == {expected}
         (before / "provenance.parquet").unlink(missing_ok=True)
+
+
+def test_a_shard_of_another_release(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would measure in another way and store elsewhere, so it measures nothing and says why."""
+    assert run_warned(dataset, tmp_path / "results") == []
+    results = results_of(dataset, tmp_path / "results")
+    shard = shard_of(results, dataset)
+    versions(monkeypatch, nucleus=5)
+    error = error_of(extract_shard(**shard, return_state=True))
+    assert isinstance(error, PermanentError)
+    assert f"was started with the configuration {results.config}" in str(error)
+    assert "the release of somatic has changed since" in str(error)
