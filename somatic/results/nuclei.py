@@ -41,13 +41,14 @@ def load_nuclei(store: ResultStore, resolution_nm: Resolution) -> Nuclei:
     """
     where = store.url_of(NUCLEI)
     table = table_from_parquet(store.get(NUCLEI), where, _SCHEMA.names).select(_SCHEMA.names)
-    check_once(table, where)
     try:
-        frame = table.cast(_SCHEMA).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get, ignore_metadata=True)
+        table = table.cast(_SCHEMA)
+        frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get, ignore_metadata=True)
         frame = frame.astype({"nucleus_id": "int64", "root_id": "int64"})
     except MemoryError:
         # That of Arrow is an ArrowException as well.
         raise
     except (pa.ArrowException, ValueError) as error:
         raise StoreError(f"{where} is no table of nuclei ({one_line(error)}); extract this version again") from error
+    check_once(table, where)
     return Nuclei(frame, resolution_nm)

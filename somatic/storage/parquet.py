@@ -79,7 +79,7 @@ def table_from_parquet(
     except MemoryError:
         # That of Arrow is an ArrowException as well.
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(f"{where} is no whole Parquet file ({one_line(error)}); move it away and run again") from error
     names = table.column_names
     if len(set(names)) < len(names):
@@ -98,11 +98,12 @@ def _conforming(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
                 try:
                     table = table.set_column(number, name, table[name].cast(field.type))
                 except pa.ArrowException as error:
+                    kind = table[name].type
                     raise StoreError(
-                        f"{where}: the column {name} holds {table[name].type}, not {field.type}"
+                        f"{where}: the column {name} holds {kind}, not {field.type}; move it away and run again"
                     ) from error
             if fault := _fault_of(table[name], field):
-                raise StoreError(f"{where}: the column {name} holds {fault}")
+                raise StoreError(f"{where}: the column {name} holds {fault}; move it away and run again")
     return table
 
 
