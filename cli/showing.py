@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from flows.listening import Summary
+    from somatic.dataset import Dataset
     from somatic.extracting.cost import Cost
     from somatic.extracting.estimate import Estimate
     from somatic.extracting.extraction import Extraction
@@ -48,8 +49,11 @@ def show_estimate(
         f"{_counted(estimate.missing, 'cell')} in {_counted(estimate.chunks, 'chunk')} "
         f"({_counted(estimate.shards, 'shard')})"
     )
+    tables = extraction.dataset.cave or extraction.dataset.files
+    nuclei = tables.nucleus_segmentation if tables else None
     lines = (
-        ("segmentation", extraction.segmentation_url + _paid_by(extraction, extraction.segmentation_url)),
+        ("segmentation", layer_in_words(extraction.segmentation_url, extraction.dataset)),
+        *([("nuclei", layer_in_words(nuclei.url, extraction.dataset))] if nuclei and nuclei.credentials else []),
         ("results", extraction.store.url),
         ("done already", _counted(estimate.done, "cell")),
         ("to measure", to_measure if estimate.missing else "nothing"),
@@ -75,12 +79,12 @@ def show_remarks(remarks: Iterable[str | None]) -> None:
             typer.echo(remark, err=True)
 
 
-def _paid_by(extraction: "Extraction", url: str) -> str:
-    """What to add to the URL of a layer that is not read anonymously."""
-    access = extraction.dataset.access_to(url)
-    if not access.credentials:
-        return ""
-    return f" (with your credentials{', at your cost' if access.requester_pays else ''})"
+def layer_in_words(url: str, dataset: "Dataset") -> str:
+    """URL of a layer, and whether it is read with credentials and who pays."""
+    access = dataset.access_to(url)
+    if access.requester_pays:
+        return f"{url} (with your credentials, and you pay for the requests)"
+    return f"{url} (with your credentials)" if access.credentials else url
 
 
 def _reused(extraction: "Extraction", estimate: "Estimate") -> list[tuple[str, str]]:

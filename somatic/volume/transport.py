@@ -102,6 +102,9 @@ class _Routed:
         return self._original(path, **options) if found is None else _Interface(path, found)
 
     def __getattr__(self, name: str) -> Any:
+        # Asked for by pickle before there is an original.
+        if name == "_original":
+            raise AttributeError(name)
         return getattr(self._original, name)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from command_line import TOKEN, Run, changed, start
 
+from cli.showing import layer_in_words
 from sandbox.cave.server import CaveServer
 from sandbox.lab import datastack
 from sandbox.phantom.scene import Scene
+from somatic.dataset import load_dataset
 
 
 def said(out: str) -> dict[str, str]:
@@ -93,3 +95,19 @@ def test_a_longer_radius_reads_more(run: Run, files_toml: Path, tmp_path: Path) 
     assert number(large["reading"]) > number(small["reading"])
     assert number(large["memory"]) > number(small["memory"])
     assert large["results"] != small["results"]
+
+
+def test_layers_that_are_read_with_credentials(tmp_path: Path) -> None:
+    """Who spends money or shows credentials is told so before anything is read."""
+    (tmp_path / "volume.toml").write_text(
+        'name = "a"\nmip = 0\nsegmentation = {url = "s3://lab/seg", credentials = true}\n[files]\nnuclei = "n.csv"\n'
+        "resolution_nm = [1, 1, 1]\n"
+        'nucleus_segmentation = {url = "gs://lab/nuclei", credentials = true, requester_pays = true}\n'
+    )
+    dataset = load_dataset(tmp_path / "volume.toml")
+    urls = [f"precomputed://{place}" for place in ("s3://lab/seg", "gs://lab/nuclei", "s3://lab/other")]
+    assert [layer_in_words(url, dataset) for url in urls] == [
+        f"{urls[0]} (with your credentials)",
+        f"{urls[1]} (with your credentials, and you pay for the requests)",
+        urls[2],
+    ]
