@@ -2,20 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
 
-from cli.prefect_settings import prepare_prefect
+from cli.prefect_settings import load_prefect, prepare_prefect
 from somatic.urls import results_fault
-
-if TYPE_CHECKING:
-    import httpx
-    from prefect.client.orchestration import SyncPrefectClient
 
 EXAMPLES = (
     "somatic deploy --image lab.example/somatic:0.1.0 --to s3://my-bucket/somatic",
@@ -28,7 +22,6 @@ NOTE = (
     "docs/cluster.md goes from an empty cluster to the first run."
 )
 
-_ANSWER_S = 10.0
 _WOULD = {"created": "would create", "changed": "would change", "left": "would leave"}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -108,7 +101,21 @@ def deploy(
         raise typer.BadParameter("this is no URL", param_hint="--notify")
 
     prepare_prefect()
-    with _server() as client:
+    load_prefect()
+
+    from prefect.settings import PREFECT_API_URL
+
+    from cli.prefect_server import check_version, server
+    from somatic.errors import PermanentError
+
+    if not PREFECT_API_URL.value():
+        raise PermanentError(
+            "no Prefect server is set: start one with `prefect server start` and say where it is, for example "
+            "export PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    with server() as client:
+        check_version(client, "somatic deploy")
+
         from deployments.apply import apply
 
         for change in apply(
@@ -127,53 +134,6 @@ def deploy(
     if not dry_run:
         typer.echo(f"\nA worker:  prefect worker start --pool {pool} --type {pool_type}")
         typer.echo("A run:     prefect deployment run extract/minnie65 --watch")
-
-
-@contextmanager
-def _server() -> "Iterator[SyncPrefectClient]":
-    """Connect to the server that is set; whatever goes wrong with it is one line."""
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectException
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
-    from somatic.errors import PermanentError, TransientError
-
-    url = PREFECT_API_URL.value()
-    if not url:
-        raise PermanentError(
-            "no Prefect server is set: start one with `prefect server start` and say where it is, for example "
-            "export PREFECT_API_URL=http://127.0.0.1:4200/api"
-        )
-    # A password may stand before the host.
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
-        get_client(httpx_settings={"timeout": _ANSWER_S}, sync_client=True) as client,
-    ):
-        try:
-            if error := client.api_healthcheck():
-                raise error
-            yield client
-        except httpx.HTTPStatusError as error:
-            answer = f"{error.response.status_code} {_detail(error.response)}".strip()
-            raise PermanentError(f"the Prefect server at {host} refused {error.request.url.path}: {answer}") from error
-        except httpx.HTTPError as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TransientError(
-                f"the Prefect server at {host} does not answer ({reason}); start it, or correct PREFECT_API_URL"
-            ) from error
-        except PrefectException as error:
-            raise PermanentError(f"Prefect: {error}") from error
-
-
-def _detail(response: "httpx.Response") -> str:
-    """Why a server refused, in its own words."""
-    try:
-        detail = response.json().get("detail", "")
-    except (ValueError, AttributeError):
-        return ""
-    return detail if isinstance(detail, str) else json.dumps(detail)[:300]
 
 
 def _parse_job_variables(texts: list[str]) -> dict[str, Any]:

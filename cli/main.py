@@ -87,6 +87,8 @@ def main() -> None:
                 "this process ran out of memory; run the same command again where there is more, or with fewer "
                 "--workers: what was measured is kept (somatic --debug ... shows where)"
             )
+        elif isinstance(error, ImportError):
+            text = f"{typed_line(error)}; this installation lacks a package: install somatic again"
         elif not isinstance(error, SomaticError):
             text = f"unexpected {typed_line(error)} (somatic --debug ... shows where)"
         typer.echo(f"somatic: {text}", err=True)

@@ -1,15 +1,12 @@
 """What the command settles with Prefect before it runs a flow."""
 
 import contextlib
+import io
 import os
+import warnings
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from somatic.home import substitute_home
-
-_CONNECT_S = 5.0
-"""Prefect's client tries four times to connect."""
-_ANSWER_S = 20.0
 
 
 def prepare_prefect(home: Path | None = None) -> None:
@@ -53,34 +50,31 @@ def reach_loopback() -> None:
         os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
 
 
-def check_server() -> None:
-    """See that the Prefect server which is set, if there is one, answers.
+def load_prefect() -> None:
+    """Import Prefect, which reads its settings then.
 
     Raises
     ------
-    TransientError
-        It does not; says which it is and what to do.
+    PermanentError
+        They are invalid; says which and where they may be.
     """
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    from pydantic import ValidationError
 
-    from somatic.errors import TransientError
+    from somatic.errors import PermanentError, one_line, typed_line
 
-    url = PREFECT_API_URL.value()
-    if not url:
-        return
-    patience = {"timeout": httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)}
-    with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-        get_client(httpx_settings=patience, sync_client=True) as client,
-    ):
-        error = client.api_healthcheck()
-    if error:
-        # A password may stand before the host.
-        host = urlsplit(url).netloc.rpartition("@")[2]
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TransientError(
-            f"the Prefect server at {host} does not answer ({reason}); start it, or unset PREFECT_API_URL (and what "
-            "`prefect config view` shows for it) to run without one"
-        )
+    try:
+        # It prints what is wrong as well, on several lines, and goes on for a while.
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import prefect.context  # noqa: F401
+    except ValueError as error:
+        # pydantic's text repeats the value, which may be a secret.
+        fault = typed_line(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            fault = f"{'.'.join(map(str, first['loc'])) or error.title}: {first['msg']}"
+        home = os.environ.get("PREFECT_HOME", "~/.prefect")
+        raise PermanentError(
+            f"the settings of Prefect are invalid ({one_line(fault)}); correct the variables PREFECT_..., "
+            f"{home}/profiles.toml, or prefect.toml, pyproject.toml or .env in the current folder"
+        ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.prefect_settings import check_server, prepare_prefect
+from cli.prefect_settings import load_prefect, prepare_prefect
 
 if TYPE_CHECKING:
     from prefect.flows import Flow
@@ -61,14 +61,15 @@ def run_shown(
     import httpx
     from rich.console import Console
 
+    from cli.prefect_server import check_server, error_in_a_run
     from cli.showing import show_summary, shown_progress
     from flows.own_server import own_server
-    from somatic.errors import TransientError
 
     prepare_prefect(prefect_home)
     summaries: list[Summary] = []
     try:
         with shown_progress(Console(stderr=True)) as callbacks:
+            load_prefect()
             check_server()
             with own_server(prefect_home) as wait:
                 flow = load_flow()
@@ -77,11 +78,12 @@ def run_shown(
                 wait()
                 with heard_by(Listener(**callbacks, on_summary=summaries.append)):
                     return flow(**parameters)
-    except httpx.HTTPError as error:
-        raise TransientError(
-            f"Prefect's server stopped answering ({error}); what was measured is kept, "
-            "and the same command goes on from there"
-        ) from error
+    except (httpx.HTTPError, RuntimeError) as error:
+        # Prefect looks for the version of the server when a flow begins, and hides what came of it.
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, httpx.HTTPError):
+            raise
+        raise error_in_a_run(cause) from error
     finally:
         for summary in summaries:
             show_summary(Console(), summary)

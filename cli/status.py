@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.options import DatasetName, To, Version, parse_version
-from cli.prefect_settings import prepare_prefect
+from cli.prefect_settings import load_prefect, prepare_prefect
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -50,17 +50,21 @@ def _states(run_id: str) -> "tuple[str, Counter[str]] | None":
     """What a Prefect server that is set says of the run; it is no fault when it says nothing."""
     prepare_prefect()
 
-    import httpx
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
-    if not PREFECT_API_URL.value():
-        return None
-
-    from flows.states import read_states
+    from somatic.errors import SomaticError
 
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            return read_states(run_id)
-    except httpx.HTTPError as error:
-        typer.echo(f"somatic: Prefect's server could not be asked ({error})", err=True)
+        load_prefect()
+
+        from prefect.settings import PREFECT_API_URL
+
+        if not PREFECT_API_URL.value():
+            return None
+
+        from cli.prefect_server import server
+        from flows.states import read_states
+
+        with server(retries=0, advice="or unset PREFECT_API_URL") as client:
+            return read_states(client, run_id)
+    except SomaticError as error:
+        typer.echo(f"somatic: the state of the run is not shown: {error}", err=True)
         return None

@@ -50,7 +50,8 @@ def test_a_server_that_is_not_there(run: Run, files_toml: Path, results: Path) -
         ran = run("status", files_toml, "--to", results)
     assert ran.status == 0
     assert "2: 1 ok, 0 failed, 1 skipped" in ran.out
-    assert ran.err.startswith("somatic: Prefect's server could not be asked (")
+    assert ran.err.startswith("somatic: the state of the run is not shown: the Prefect server at 127.0.0.1:9 does not")
+    assert ran.err.count("\n") == 1
 
 
 def test_latest_is_no_version_of_a_status(run: Run, files_toml: Path) -> None:

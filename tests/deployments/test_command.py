@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from answers import Answers
 from conftest import EVERYTHING, IMAGE, Deploy, everything_on, hasten, prefect
 from file_server import Fault, FileServer
 from namesakes import put_namesakes
@@ -108,7 +109,7 @@ def test_no_server(somatic: Somatic, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prefect server start" in nowhere.error
     assert "PREFECT_API_URL" in nowhere.error
 
-    monkeypatch.setattr("cli.deploy._ANSWER_S", 0.5)
+    monkeypatch.setattr("cli.prefect_server._ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
@@ -118,6 +119,18 @@ def test_no_server(somatic: Somatic, monkeypatch: pytest.MonkeyPatch) -> None:
     assert silence.status == 1
     assert f"the Prefect server at {host} does not answer" in silence.error
     assert "a-password" not in silence.error
+
+
+def test_a_server_that_is_too_old(somatic: Somatic) -> None:
+    """It is told with both versions, and nothing was made on it; with --dry-run too."""
+    known = {"/api/admin/version": (200, "3.4.14"), "/api/*": (200, [])}
+    with Answers(known) as old, temporary_settings({PREFECT_API_URL: f"http://{old.host}/api"}):
+        for options in ([], ["--dry-run"]):
+            ran = somatic("--type", "process", "--to", "/data", *options)
+            assert ran.status == 1
+            assert f"Prefect server at {old.host} is too old for somatic deploy: it has version 3.4.14" in ran.error
+            assert "nothing was changed" in ran.error
+    assert {asked.split()[0] for asked in old.asked} == {"GET"}
 
 
 def test_a_server_that_refuses(somatic: Somatic, client: SyncPrefectClient) -> None:  # noqa: ARG001

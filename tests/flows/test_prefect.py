@@ -1,7 +1,6 @@
 """What Prefect knows of a run: names, states, artifacts, retries; and what it must not keep."""
 
 import json
-import os
 import re
 import select
 import socket
@@ -43,7 +42,7 @@ from prefect.states import AwaitingRetry, State
 import flows.fanout
 from flows.extract import extract
 from flows.listening import Listener, heard_by
-from flows.own_server import own_server, send_what_is_left
+from flows.own_server import send_what_is_left
 from sandbox.cave.server import CaveServer, Datastack
 from sandbox.lab import write_cave_dataset, write_file_dataset
 from sandbox.phantom.scene import Scene
@@ -348,15 +347,3 @@ def test_a_server_that_does_not_answer_for_a_while(
     assert relay.refused
     assert state.is_completed(), state
     assert Results(str(tmp_path / "results")).features == undisturbed.features
-
-
-def test_a_server_of_its_own_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When Prefect's database cannot be opened the error is one line that says why, and nothing stays behind."""
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{tmp_path}/no/such/folder.db")
-    monkeypatch.delenv("PREFECT_API_URL")
-    with temporary_settings({PREFECT_API_URL: None}), own_server() as wait, pytest.raises(TransientError) as raised:
-        wait()
-    assert "Prefect's own server did not start (" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert os.environ.get("PREFECT_API_URL") is None
