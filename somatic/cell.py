@@ -25,9 +25,8 @@ from somatic.errors import (
 )
 from somatic.features import MEASURED, Row
 from somatic.geometry.box import Box
-from somatic.geometry.mesh import is_watertight
 from somatic.measures import point_columns
-from somatic.nucleus import NucleusLayer, closed
+from somatic.nucleus import Nucleus, NucleusLayer, place_nucleus
 from somatic.soma import Masks, Place
 from somatic.synapses import synapse_columns, synapses_in_cutout
 from somatic.tables import Synapses
@@ -134,8 +133,8 @@ def extract_cell(
     -------
     Measured
         `row` has every column of `somatic.features.COLUMNS`, and every number in it is finite. A permanent fault of
-        this cell (no voxel of the root in the box, a root that the graph does not know, no mesh of the nucleus, a mesh
-        so flat that a measure of it is no number) is a row with status "failed", the reason and what could be measured.
+        this cell (no voxel of the root in the box, a root that the graph does not know, no mesh of the nucleus, one that
+        is damaged, open or elsewhere, a mesh so flat that a measure of it is no number) is a row with status "failed", the reason and what could be measured.
 
     Raises
     ------
@@ -152,10 +151,10 @@ def extract_cell(
     measured.masks = Masks(place) if keep_masks else None
     faults: list[PermanentError] = []
     # Before the soma, which may be repaired with it.
-    nucleus: trimesh.Trimesh | None = None
+    nucleus: Nucleus | None = None
     try:
         if nuclei and (cell.nucleus is None or needs_surroundings(definitions)):
-            nucleus = _closed_nucleus(measured, cell, nuclei)
+            nucleus = _place_nucleus(measured, cell, nuclei, radius_nm)
         if cell.nucleus is not None:
             row.update(cell.nucleus)
         elif nuclei and nucleus is not None:
@@ -168,7 +167,7 @@ def extract_cell(
         cutout = _read(measured, cell, segmentation, place, needs_surroundings(definitions))
         if when_read:
             when_read()
-        _measure_soma(measured, cell, cutout, place, nucleus, steps)
+        _measure_soma(measured, cell, cutout, place, nucleus.mesh if nucleus else None, steps)
         if synapses is not None:
             _count_synapses(measured, cell, synapses, radius_nm, steps)
     except CaveTokenError:
@@ -267,24 +266,21 @@ def _count_synapses(measured: Measured, cell: Cell, synapses: Synapses, radius_n
         put_synapses(measured.row, synapse_columns(in_cutout, steps.on_soma(in_cutout, measured.soma)))
 
 
-def _closed_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer) -> trimesh.Trimesh:
+def _place_nucleus(measured: Measured, cell: Cell, nuclei: NucleusLayer, radius_nm: float) -> Nucleus:
     with measured.stage("nucleus"):
-        stored = nuclei.mesh(cell.nucleus_id)
-        measured.row["nucleus_watertight"] = is_watertight(stored)
-        mesh, measured.row["nucleus_mesh_repaired"] = closed(stored)
-        measured.row["nucleus_watertight"] = True
-    return mesh
+        return place_nucleus(nuclei.mesh(cell.nucleus_id), nuclei, cell.centre_nm, radius_nm)
 
 
-def _measure_nucleus(measured: Measured, nucleus: trimesh.Trimesh, nuclei: NucleusLayer, steps: Definitions) -> None:
-    row = measured.row
+def _measure_nucleus(measured: Measured, nucleus: Nucleus, nuclei: NucleusLayer, steps: Definitions) -> None:
     with measured.stage("nucleus"):
-        mesh, columns = steps.measure_nucleus(nucleus, nuclei.resolution_nm)
-    row["nucleus_is_clipped"] = nuclei.is_clipped(nucleus)
-    row.update(columns)
-    row["nucleus_sphericity"] = _over(1, row["nuclear_area_to_volume_ratio"])
+        mesh, measures = steps.measure_nucleus(nucleus.mesh, nuclei.resolution_nm)
+        columns = {"nucleus_is_clipped": nuclei.is_clipped(nucleus.mesh)} | nucleus.columns | measures
+        name = "nucleus_mesh_deviation"
+        columns[name] = max(nucleus.columns[name], measures.get(name, 0.0))
+    columns["nucleus_sphericity"] = _over(1, columns["nuclear_area_to_volume_ratio"])
     with measured.stage("folds"):
-        row.update(steps.fold_columns(mesh))
+        columns |= steps.fold_columns(mesh)
+    measured.row.update(columns)
     measured.nucleus = mesh
 
 

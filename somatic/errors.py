@@ -88,8 +88,16 @@ class MissingNucleusMesh(PermanentError):
     """The nucleus segmentation has no mesh for this nucleus."""
 
 
+class BrokenNucleusMesh(PermanentError):
+    """Files of the nucleus mesh are missing or damaged."""
+
+
 class OpenNucleusMesh(PermanentError):
-    """The nucleus mesh has holes that cannot be closed."""
+    """The nucleus mesh cannot be closed, or not without losing part of it."""
+
+
+class MisplacedNucleus(PermanentError):
+    """The nucleus mesh is not where the nucleus is."""
 
 
 class DegenerateMesh(PermanentError):

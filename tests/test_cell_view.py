@@ -104,7 +104,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, Segmentation,
     labels = np.full((40, 40, 80), 7, np.uint64)
     labels[5:35, 5:35, 5:45] = 1
     labels[10:30, 10:30, 55:75] = 1
-    nucleus = trimesh.creation.icosphere(3, 400).apply_translation((2000, 2000, 6500))
+    nucleus = trimesh.creation.icosphere(3, 600).apply_translation((2000, 2000, 6500))
     bounds = {"lower_nm": (0, 0, 0), "upper_nm": (8000, 8000, 8000), "resolution_nm": (1000, 1000, 1000)}
     layer = NucleusLayer(put_nuclei(folder / "nuclei", {5: [nucleus]}, **bounds))
     cell = Cell(5, 1, (20, 20, 40), r)

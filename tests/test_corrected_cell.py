@@ -17,7 +17,7 @@ from sandbox.phantom.scene import NucleusTruth
 from somatic.cell import Cell, Measured, extract_cell
 from somatic.corrected import on_soma
 from somatic.cutout import Segmentation
-from somatic.features import CORRECTED_ONLY
+from somatic.features import CORRECTED_ONLY, NUCLEUS_COLUMNS
 from somatic.geometry.bitmask import BitMask
 from somatic.geometry.marching_cubes import surface
 from somatic.nucleus import NucleusLayer
@@ -133,11 +133,7 @@ def test_without_a_nucleus(concentric: Concentric, tmp_path: Path) -> None:
 def test_columns_of_a_nucleus_that_are_known(concentric: Concentric) -> None:
     """With the columns of its nucleus from an earlier version a cell gives the same row; its soma needs the mesh."""
     cell, whole = concentric.cell, concentric.row("corrected")
-    known = {name: value for name, value in whole.items() if name.startswith("nuc") and name != "nucleus_id"}
-    known |= {
-        name: whole[name] for name in ("fraction_nuclear_folding", "avg_fold_depth_nm", "fold_depth_95_nm", "n_folds")
-    }
-    del known["nucleus_to_soma_ratio"]
+    known = {column.name: whole[column.name] for column in NUCLEUS_COLUMNS}
     again = Cell(cell.nucleus_id, cell.root_id, cell.centre_vx, TABLE_NM, nucleus=known, nucleus_version=1)
     assert replace(concentric, cell=again).row("corrected") == whole
 

@@ -4,6 +4,7 @@ import numpy as np
 import trimesh
 
 from somatic.geometry.compiled import compiled
+from somatic.geometry.distance import squared_distance
 from somatic.synapses import MAX_DISTANCE_NM, synapse_centres_nm
 from somatic.tables import Synapses
 
@@ -46,7 +47,7 @@ def _near(points, corners, low, widest, limit):
         for face in corners[first:last]:
             if _outside(point, face, limit):
                 continue
-            if _squared_distance(point, face[0], face[1], face[2]) < limit * limit:
+            if squared_distance(point, face[0], face[1], face[2]) < limit * limit:
                 near[i] = True
                 break
     return near
@@ -61,25 +62,3 @@ def _outside(point, face, limit):
         if point[axis] - max(face[0, axis], face[1, axis], face[2, axis]) >= limit:
             return True
     return False
-
-
-@compiled
-def _squared_distance(point, p, q, r):
-    """Of a point from a triangle: from its plane where it stands above it, else from the nearest of its edges."""
-    u, v, w = q - p, r - p, point - p
-    normal = np.cross(u, v)
-    squared = np.dot(normal, normal)
-    if squared > 0:
-        b, c = np.dot(np.cross(w, v), normal) / squared, np.dot(np.cross(u, w), normal) / squared
-        if b >= 0 and c >= 0 and b + c <= 1:
-            return np.dot(w, normal) ** 2 / squared
-    return min(_from_edge(point, p, q), _from_edge(point, q, r), _from_edge(point, r, p))
-
-
-@compiled
-def _from_edge(point, p, q):
-    along, to = q - p, point - p
-    squared = np.dot(along, along)
-    share = min(max(np.dot(to, along) / squared, 0.0), 1.0) if squared > 0 else 0.0
-    rest = to - share * along
-    return np.dot(rest, rest)

@@ -49,9 +49,9 @@ def _cross(words, n_x, vertices, faces):
             for z in range(low_z, high_z):
                 line_y, line_z = y + _ASIDE_VX[0], z + _ASIDE_VX[1]
                 a, b, c = (
-                    _side(vertices, face[1], face[2], line_y, line_z),
-                    _side(vertices, face[2], face[0], line_y, line_z),
-                    _side(vertices, face[0], face[1], line_y, line_z),
+                    side_of_edge(vertices, face[1], face[2], line_y, line_z),
+                    side_of_edge(vertices, face[2], face[0], line_y, line_z),
+                    side_of_edge(vertices, face[0], face[1], line_y, line_z),
                 )
                 if not ((a > 0 and b > 0 and c > 0) or (a < 0 and b < 0 and c < 0)):
                     continue
@@ -84,15 +84,15 @@ def _lines(p, q, r, aside, n):
 
 
 @compiled
-def _side(vertices, a, b, y, z):
+def side_of_edge(vertices, a, b, y, z):
     """On which side of an edge a line along x passes; the exact opposite for the edge that runs back."""
     if a > b:
-        return -_side_in_order(vertices, b, a, y, z)
-    return _side_in_order(vertices, a, b, y, z)
+        return -_in_order(vertices, b, a, y, z)
+    return _in_order(vertices, a, b, y, z)
 
 
 @compiled
-def _side_in_order(vertices, a, b, y, z):
+def _in_order(vertices, a, b, y, z):
     return (vertices[b, 1] - vertices[a, 1]) * (z - vertices[a, 2]) - (vertices[b, 2] - vertices[a, 2]) * (
         y - vertices[a, 1]
     )

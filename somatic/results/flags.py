@@ -16,6 +16,7 @@ CELLS_FOR_MARKS = 1000
 """With fewer cells the marks would be the smallest and the largest value, whatever these are."""
 MAX_UNLABELLED = 0.2
 MOST_OF_NUCLEUS = 0.5
+MAX_MESH_DEVIATION = 0.01
 
 FLAG_COLUMNS = (
     Column("several_nuclei", pa.bool_(), "", "another nucleus of the query has the same root id", nullable=False),
@@ -33,6 +34,21 @@ FLAG_COLUMNS = (
     Column("nucleus_volume_beyond", pa.bool_(), "", "nucleus_volume_um lies beyond the marks", nullable=False),
     Column("unlabelled", pa.bool_(), "", "frac_unlabelled is over 0.2", nullable=False),
     Column("clipped", pa.bool_(), "", "the nucleus lies within 3 um of the bounds of its layer", nullable=False),
+    Column("nucleus_in_pieces", pa.bool_(), "", "n_nucleus_pieces is over 1: one of several was measured", nullable=False),
+    Column(
+        "nucleus_mesh_changed",
+        pa.bool_(),
+        "",
+        "nucleus_mesh_deviation is over 0.01: the nucleus mesh was closed with a change of its volume or area",
+        nullable=False,
+    ),
+    Column(
+        "nucleus_off_centre",
+        pa.bool_(),
+        "",
+        "centre_to_nucleus_nm is over 0: the nucleus does not hold its own position",
+        nullable=False,
+    ),
 )
 """Why to look at a cell; each is false where the number that it asks for is null."""
 
@@ -84,6 +100,9 @@ def find_flags(features: pa.Table) -> pa.Table:
         "nucleus_volume_beyond": _beyond(features, "nucleus_volume_um"),
         "unlabelled": pc.greater(features["frac_unlabelled"], MAX_UNLABELLED),
         "clipped": features["nucleus_is_clipped"],
+        "nucleus_in_pieces": pc.greater(features["n_nucleus_pieces"], 1),
+        "nucleus_mesh_changed": pc.greater(features["nucleus_mesh_deviation"], MAX_MESH_DEVIATION),
+        "nucleus_off_centre": pc.greater(features["centre_to_nucleus_nm"], 0),
     }
     flags = [pc.fill_null(found[column.name], False) for column in FLAG_COLUMNS]
     return pa.Table.from_arrays([features["nucleus_id"], *flags], schema=_FLAG_SCHEMA)

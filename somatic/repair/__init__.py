@@ -1,0 +1,1 @@
+"""Closing of meshes that are stored in parts, open or doubled."""
