@@ -130,7 +130,7 @@ def test_token_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch, wrong: str) -
 @pytest.mark.parametrize(
     "server",
     [
-        *(f"https://{host}" for host in tokens.PUBLIC_SERVERS),
+        *(f"https://{host}" for host in sorted(tokens.PUBLIC_SERVERS)),
         "https://GLOBAL.daf-apis.com:443/",
         MINNIE,
         "http://127.0.0.1:5000",
