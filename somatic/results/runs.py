@@ -48,7 +48,7 @@ class Run:
     started: AwareDatetime
     bases: tuple[Annotated[str, Field(pattern=r"^v[0-9]+/[0-9a-f]{8}$")], ...] = ()
     whole: bool = False
-    memory_bytes: int | None = None
+    memory_bytes: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
     def store(self, results: ResultStore) -> ResultStore:
         """Where the results of its version and configuration lie, of those of its dataset."""

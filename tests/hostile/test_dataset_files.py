@@ -150,7 +150,7 @@ def test_what_is_no_file(cage: Cage, tmp_path: Path, kind: str) -> None:
         ('results = "s3://bucket/somatic"', 'results = "ssh://host/somatic"', "ssh://"),
         ('results = "s3://bucket/somatic"', 'results = "s3://key:secret@bucket"', "credentials"),
         ('segmentation = "seg"', 'segmentation = "middleauth+https://host/seg"', "expected a folder or a URL"),
-        ('segmentation = "seg"', 'segmentation = "precomputed://mem://seg"', "expected a folder or a URL"),
+        ('segmentation = "seg"', 'segmentation = "precomputed://mem://seg"', "cannot be read"),
         ('segmentation = "seg"', 'segmentation = "https://user:secret@host/seg"', "credentials"),
         (
             'segmentation = "seg"',

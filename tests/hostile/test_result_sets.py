@@ -51,7 +51,7 @@ def put_set(results: ResultStore) -> str:
     plan = make_plan(nuclei, radius_nm=RADIUS_NM, chunk=3)
     save_plan(store, plan)
     put_nuclei(store, nuclei)
-    Run("run", 1300, "0a1b2c3d", plan.hash, 20, datetime.now(UTC) - timedelta(minutes=5), base="v1/0a1b2c3d").put(
+    Run("run", 1300, "0a1b2c3d", plan.hash, 20, datetime.now(UTC) - timedelta(minutes=5), bases=("v1/0a1b2c3d",)).put(
         results
     )
     run(store, plan)
@@ -143,7 +143,7 @@ def report(found: Found) -> None:
 WAYS: dict[str, Callable[[Found], Any]] = {
     "sets": lambda found: result_sets(found.results),
     "status": lambda found: read_status(found.results),
-    "base": lambda found: Base(found.results, SET).rows([FIRST_ID, FIRST_ID + 1]),
+    "base": lambda found: Base(found.results, SET).load().rows([FIRST_ID, FIRST_ID + 1]),
     "plan": lambda found: load_plan(found.store, found.plan_hash),
     "ledger": lambda found: Ledger.load(found.store),
     "compare": lambda found: compare(found.store.url, found.store.url),
@@ -282,7 +282,7 @@ def of_type(field: pa.Field) -> list[Any]:
         ("config", "../../etc"),
         ("config", "0a1b2c3d/.."),
         ("plan", "../../../etc/passwd"),
-        ("base", "../v1/0a1b2c3d"),
+        ("bases", ["../v1/0a1b2c3d"]),
         ("id", "../../run"),
         ("version", 10**30),
         ("chunks_per_shard", 0),
@@ -324,7 +324,12 @@ def test_what_is_no_file(cage: Cage, tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    assert "not a regular file" in cage.read(result_sets, ResultStore(str(tmp_path))).text
+    assert "not a regular file" in cage.read(read_report, str(tmp_path)).text
+
+
+def read_report(folder: str) -> None:
+    """Read the files of a report."""
+    read_results(ResultStore(folder).below(SET))
 
 
 def test_reasons_and_formulas(good: tuple[str, str]) -> None:
