@@ -4,18 +4,18 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 import requests
 import trimesh
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from file_server import fast_http  # noqa: F401
+from file_server import FileServer, fast_http  # noqa: F401
+from private_buckets import SECRET, files_of, is_signed, put_in_s3
 from s3_proxy import S3Proxy
 from volumes import put_nuclei, put_sharded_volume, put_volume
 
@@ -32,7 +32,6 @@ LABELS[:16, :16, :16] = 0
 NUCLEUS = 2**53 + 3
 USER = Access(credentials=True)
 PAYER = Access(credentials=True, requester_pays=True)
-SECRET = "wJalrXUtnFEMI/K7MDENG"
 
 pytestmark = pytest.mark.usefixtures("fast_http")
 
@@ -47,29 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def files_of(folder: Path) -> Iterator[tuple[str, bytes, str]]:
-    """Key, content and Content-Encoding of the files of a folder, as cloud-volume would have put them into a bucket."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            name = str(path.relative_to(folder))
-            yield name.removesuffix(".gz"), path.read_bytes(), "gzip" if name.endswith(".gz") else ""
-
-
-def is_signed(_path: str, headers: Mapping[str, str]) -> bool:
-    """Whether a request says who sends it."""
-    return bool(headers.get("authorization"))
-
-
 @pytest.fixture(scope="module")
 def s3_bucket(s3_endpoint: str, folder: Path) -> str:
     """Name of a bucket that holds the layers."""
     name = f"private-{uuid.uuid4().hex[:8]}"
-    client = boto3.client("s3", endpoint_url=s3_endpoint)
-    client.create_bucket(Bucket=name)
-    for key, content, encoding in files_of(folder):
-        encoded = {"ContentEncoding": encoding} if encoding else {}
-        # The server itself lets anybody read; the proxy before it decides.
-        client.put_object(Bucket=name, Key=f"lab/{key}", Body=content, ACL="public-read", **encoded)
+    put_in_s3(s3_endpoint, name, folder)
     return name
 
 
@@ -255,6 +236,21 @@ def test_no_credentials(s3_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     with pytest.raises(SegmentationError, match=r"^no credentials for gs://[^\n]*GOOGLE_APPLICATION_CREDENTIALS"):
         Segmentation("gs://somatic/lab/files", 0, access=USER)
+
+
+def test_a_web_server_with_a_login(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry of ~/.netrc for the host, where the layer says so; else nobody is told who reads."""
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with FileServer(folder) as server, S3Proxy(server.url().removeprefix("precomputed://")) as proxy:
+        url = f"precomputed://{proxy.endpoint}/files"
+        proxy.allows = lambda _path, headers: headers.get("authorization", "").startswith("Basic ")
+        point = np.array((20, 20, 20)) * (256, 256, 200)
+        assert Segmentation(url, 0, access=USER).label_at(point) == LABELS[20, 20, 20]
+        proxy.requests.clear()
+        with pytest.raises(RefusedLayer, match="not public"):
+            Segmentation(url, 0)
+        assert [headers.get("authorization") for _, headers in proxy.requests] == [None]
 
 
 def test_plain_http_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
