@@ -377,8 +377,7 @@ def test_the_environment_of_today(server: FileServer, monkeypatch: pytest.Monkey
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", server.url().removeprefix("precomputed://"))
-    with pytest.raises(SegmentationError, match="no Precomputed layer"):
-        list(extract_cells_apart(cells(), inputs("precomputed://http://nowhere.invalid/seg")))
+    list(extract_cells_apart(cells()[:1], inputs("precomputed://http://nowhere.invalid/seg")))
     assert "http://nowhere.invalid/seg/info" in server.asked
 
 

@@ -105,12 +105,12 @@ def test_a_file_that_cannot_be_read_costs_its_cell_only(
     error = error_of(state)
     assert isinstance(error, IncompleteExtraction)
     assert str(error).startswith("phantom v1: 1 of 15 nuclei failed for now (reading ")
-    assert "500 Server Error" in str(error)
+    assert "HTTP 500" in str(error)
     assert spot.nucleus_id not in results.stored
     assert len(results.stored) == 14
     row = results.table.loc[spot.nucleus_id]
     assert row["status"] == "failed"
-    assert "500 Server Error" in row["reason"]
+    assert "HTTP 500" in row["reason"]
     assert results.provenance.loc[spot.nucleus_id, ["error_class", "transient"]].tolist() == [
         "SegmentationUnavailable",
         True,
