@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from somatic.in_words import duration, number_in_words, size_in_words
 from somatic.progress import Progress as Counted
-from somatic.progress import duration, size_in_words
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -200,7 +200,7 @@ def cost_in_words(cost: "Cost") -> str:
 def show_status(console: Console, name: str, status: "Status", states: "tuple[str, Counter[str]] | None") -> None:
     """How an extraction stands; `states` are those of its flow run and of its shards, where Prefect knows them."""
     run, counts = status.run, status.counts
-    rate = f"{status.per_minute:.3g} cells a minute" if status.per_minute else "nothing was stored lately"
+    rate = f"{number_in_words(status.per_minute)} cells a minute" if status.per_minute else "nothing was stored lately"
     left = f", about {duration(status.left_s)} left" if status.left_s else ""
     lines = [
         ("run", f"{states[0] + ', ' if states else ''}planned {run.started:%Y-%m-%d %H:%M} UTC, {run.id}"),

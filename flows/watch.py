@@ -1,5 +1,6 @@
 """The flow `watch`: extracts each materialization version that is newer than the newest complete table."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -137,7 +138,9 @@ def _attend(deployment: str, dataset: Dataset, standing: Standing, parameters: d
         extraction = Extraction.open(dataset, standing.version.number, parameters["to"])
     except PermanentError as error:
         return f"cannot be extracted: {error}"
-    key = f"{dataset.name}:{extraction.version}:{extraction.config_hash}"
+    # Where results go is part of it: a table in one place is none in another. Hashed, since it may be long.
+    place = hashlib.sha256(extraction.store.url.encode()).hexdigest()[:16]
+    key = f"{dataset.name}:{extraction.version}:{extraction.config_hash}:{place}"
     with get_client(sync_client=True) as client:
         run = _find(client, key, standing)
         if run is None:

@@ -1,5 +1,6 @@
 """Nuclei and synapses from files, for volumes that CAVE does not serve."""
 
+import contextlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from somatic.arrow_files import column_names, read_arrow, read_parquet
+from somatic.csv_files import encoding_fault, header_fault, tidy_names
 from somatic.dataset import FileSource
 from somatic.errors import DatasetError, TransientError, one_line, quoted
 from somatic.protocols import protocol_of
@@ -51,7 +53,7 @@ _CSV = pa.csv.ParseOptions(newlines_in_values=True)
 """A column of remarks, which we do not read, may have line breaks."""
 
 _LONGEST_POSITION = 200
-_NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
+_NUMBER = rf"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|{'|'.join(re.escape(null) for null in _NULLS if null)})"
 _POINT = rf"^\s*[\[(]?\s*{_NUMBER}[,\s]+{_NUMBER}[,\s]+{_NUMBER}\s*[\])]?\s*$"
 
 
@@ -95,8 +97,8 @@ class FileTables:
         """
         place = self._files.nuclei
         raw = read_columns(place, ids=["id", "pt_root_id"], positions=["pt_position"], optional_ids=OTHER_IDS)
-        check_own_ids(raw, _shown(place))
-        return nuclei_from_raw(raw, resolution_nm=self._files.resolution_nm, where=_shown(place))
+        check_own_ids(raw, shown_place(place))
+        return nuclei_from_raw(raw, resolution_nm=self._files.resolution_nm, where=shown_place(place))
 
     def synapses(self, root_ids: npt.ArrayLike, lower_nm: npt.ArrayLike, upper_nm: npt.ArrayLike) -> Synapses | None:
         """Synapses onto any of some roots whose post_pt lies in a box.
@@ -148,9 +150,9 @@ class FileTables:
             optional_numbers=["size"],
         )
         if raw.empty:
-            raise DatasetError(f"{_shown(place)}: the table is empty; leave synapses out where there are none")
+            raise DatasetError(f"{shown_place(place)}: the table is empty; leave synapses out where there are none")
         resolution_nm = self._files.synapse_resolution_nm or self._files.resolution_nm
-        return synapses_from_raw(raw, resolution_nm=resolution_nm, where=_shown(place))
+        return synapses_from_raw(raw, resolution_nm=resolution_nm, where=shown_place(place))
 
 
 def read_columns(
@@ -190,10 +192,13 @@ def read_columns(
     TransientError
         A server did not answer.
     """
-    where = _shown(place)
+    where = shown_place(place)
     kind = _kind(where)
-    with _open(place, kind) as file:
-        names = _column_names(file, kind)
+    with opened(place, kind) as file:
+        of_file = _column_names(file, kind)
+    names = tidy_names(of_file) if kind == "csv" else of_file
+    if kind == "csv" and (fault := header_fault(of_file)):
+        raise DatasetError(f"{where}: it {fault}")
     wanted = list(ids)
     for column in ids:
         if column not in names:
@@ -207,8 +212,14 @@ def read_columns(
         wanted += columns
     maybe_ids = [column for column in optional_ids if column in names]
     wanted += [*maybe_ids, *(column for column in optional_numbers if column in names)]
-    with _open(place, kind) as file:
-        table = _read(file, kind, wanted, ids, optional_numbers)
+    for column in wanted:
+        if names.count(column) > 1:
+            raise DatasetError(f"{where}: the table has two columns {quoted(column)}; keep one of them")
+    with opened(place, kind) as file:
+        if kind == "csv":
+            table = _read_csv(file, dict(zip(names, of_file, strict=True)), wanted, ids, optional_numbers)
+        else:
+            table = read_parquet(file, wanted) if kind == "parquet" else read_arrow(file, wanted)
     if kind == "csv":
         for column in ids:
             table = _replace(table, column, {column: _ids_from_text(table[column], column, where)})
@@ -232,8 +243,24 @@ def _kind(where: str) -> str:
 
 
 @contextmanager
-def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
-    where = _shown(place)
+def opened(place: str, kind: str) -> Iterator[IO[bytes]]:
+    """Open a file of a table for reading, and have whatever goes wrong with it inside be one line that names it.
+
+    Parameters
+    ----------
+    place : str
+        As for `read_columns`, with any ending.
+    kind : str
+        What it is read as.
+
+    Raises
+    ------
+    DatasetError
+        There is no such file, or it cannot be read as this.
+    TransientError
+        A server did not answer.
+    """
+    where = shown_place(place)
     if fault := url_fault(place):
         raise DatasetError(f"{where}: {fault}")
     try:
@@ -245,6 +272,8 @@ def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
         # Also that of Arrow, which is an ArrowException as well.
         raise
     except (pa.ArrowException, ImportError, ValueError, EOFError, zlib.error) as error:
+        if kind == "csv" and (fault := encoding_fault(_head(place))):
+            raise DatasetError(f"{where}: it {fault}") from error
         raise DatasetError(f"{where}: cannot be read as {kind}: {one_line(error)}") from error
     except Exception as error:
         if not is_fault_of_a_place(error):
@@ -252,9 +281,16 @@ def _open(place: str, kind: str) -> Iterator[IO[bytes]]:
         raise _place_error(error, place) from error
 
 
+def _head(place: str) -> bytes:
+    """The first bytes of a file that could be opened before; none where it cannot now."""
+    with contextlib.suppress(Exception), open_table(place) as file:
+        return file.read(4)
+    return b""
+
+
 def _place_error(error: Exception, place: str) -> DatasetError | TransientError:
     """What keeps a file from being opened or read."""
-    where = _shown(place)
+    where = shown_place(place)
     # Over HTTP fsspec finds no file whatever happened; the reason is behind it.
     cause: BaseException | None = error
     while isinstance(cause, FileNotFoundError):
@@ -279,26 +315,26 @@ def _column_names(file: IO[bytes], kind: str) -> list[str]:
     return column_names(file, parquet=kind == "parquet")
 
 
-def _read(file: IO[bytes], kind: str, columns: Sequence[str], ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
-    if kind == "parquet":
-        return read_parquet(file, columns)
-    if kind == "feather":
-        return read_arrow(file, columns)
+def _read_csv(
+    file: IO[bytes], of_file: dict[str, str], columns: Sequence[str], ids: Sequence[str], numbers: Sequence[str]
+) -> pa.Table:
+    """Some columns of a CSV; `of_file` has the name in its header of each."""
     is_number = {
         column: column in numbers or (column not in ids and column.endswith(("_x", "_y", "_z"))) for column in columns
     }
     as_said = pa.csv.ConvertOptions(
-        include_columns=list(columns),
-        column_types={name: pa.float64() if number else pa.string() for name, number in is_number.items()},
-        null_values=_NULLS,
+        include_columns=[of_file[column] for column in columns],
+        column_types={of_file[name]: pa.float64() if number else pa.string() for name, number in is_number.items()},
+        null_values=[*_NULLS, *(f" {null}" for null in _NULLS)],
         strings_can_be_null=True,
     )
-    return pa.csv.read_csv(file, parse_options=_CSV, convert_options=as_said)
+    table = pa.csv.read_csv(file, parse_options=_CSV, convert_options=as_said)
+    return table.rename_columns(list(columns))
 
 
 def _ids_from_text(texts: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
     """Ids of a CSV, exact. `5.0` is what pandas writes for 5 in a column with gaps; it is exact up to 15 digits."""
-    digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), r"^([0-9]{1,15})\.0*$", r"\1")
+    digits = pc.replace_substring_regex(pc.utf8_trim(texts, characters=' \t"'), r"^([0-9]{1,15})\.0*$", r"\1")
     wrong = pc.index(pc.match_substring_regex(digits, "^[0-9]{1,19}$"), False).as_py()
     if wrong >= 0:
         raise DatasetError(
@@ -314,10 +350,10 @@ def _split(points: pa.ChunkedArray, position: str, where: str) -> dict[str, Any]
     if pa.types.is_string(points.type) or pa.types.is_large_string(points.type):
         texts = points.to_pandas()
         # An expression takes long over a long text that it does not match.
-        numbers = (
-            texts.where(texts.str.len() <= _LONGEST_POSITION).str.extract(_POINT).apply(pd.to_numeric, errors="coerce")
-        )
-        wrong = np.flatnonzero(numbers.isna().any(axis=1) & texts.notna())
+        said = texts.where(texts.str.len() <= _LONGEST_POSITION).str.extract(_POINT)
+        numbers = said.apply(pd.to_numeric, errors="coerce")
+        # A part that is said to be none is one, as in a list of Parquet.
+        wrong = np.flatnonzero((numbers.isna() & ~said.isin(_NULLS)).any(axis=1) & texts.notna())
         parts = [pa.array(numbers[axis], type=pa.float64(), from_pandas=True) for axis in range(3)]
     elif _is_list_of_numbers(points.type):
         wrong = np.flatnonzero(pc.not_equal(pc.list_value_length(points), 3).fill_null(False).to_numpy())
@@ -358,7 +394,7 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _shown(place: str) -> str:
+def shown_place(place: str) -> str:
     """A place as a text may show it: without the query of a URL, where a signature may stand, and a password."""
     if protocol_of(place) == "file":
         return place

@@ -1,16 +1,17 @@
 """A list of nucleus ids in a file."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 
+from somatic.csv_files import encoding_fault
 from somatic.errors import DatasetError, NoSuchColumn, quoted
-from somatic.file_tables import read_columns
+from somatic.file_tables import opened, read_columns, shown_place
 
 _TABLES = (".csv", ".csv.gz", ".parquet", ".feather")
 _COLUMNS = ("nucleus_id", "id")
 _MOST_DIGITS = 20
+_MOST_BYTES = 2**28
 
 
 def read_nucleus_ids(place: str) -> list[int]:
@@ -19,8 +20,8 @@ def read_nucleus_ids(place: str) -> list[int]:
     Parameters
     ----------
     place : str
-        A table (.csv, .csv.gz, .parquet, .feather) with a column `nucleus_id` or `id`, or a text file of any other
-        name with ids between white space or commas, and comments after #.
+        Path or URL of a table (.csv, .csv.gz, .parquet, .feather) with a column `nucleus_id` or `id`, or of a text in
+        UTF-8 with any other name, with ids between white space, commas or semicolons, and comments after #.
 
     Returns
     -------
@@ -32,9 +33,10 @@ def read_nucleus_ids(place: str) -> list[int]:
     DatasetError
         The file cannot be read, has no ids, or something else in their place.
     """
-    ids = _from_table(place) if place.lower().endswith(_TABLES) else _from_text(place)
+    where = shown_place(place)
+    ids = _from_table(place) if where.lower().endswith(_TABLES) else _from_text(place)
     if not ids:
-        raise DatasetError(f"{place}: no nucleus ids in it; write one on each line")
+        raise DatasetError(f"{where}: no nucleus ids in it; write one on each line")
     return sorted(ids)
 
 
@@ -44,23 +46,29 @@ def _from_table(place: str) -> set[int]:
     except NoSuchColumn:
         column = read_columns(place, ids=_COLUMNS[1:], positions=())[_COLUMNS[1]]
     if column.isna().any() or not np.issubdtype(column.to_numpy().dtype, np.integer):
-        raise DatasetError(f"{place}: column {column.name} must hold an integer in every row")
+        raise DatasetError(f"{shown_place(place)}: column {column.name} must hold an integer in every row")
     return set(map(int, column))
 
 
 def _from_text(place: str) -> set[int]:
+    where, what = shown_place(place), "a list of nucleus ids"
+    with opened(place, what) as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise DatasetError(f"{where}: larger than {_MOST_BYTES // 2**20} MiB, which no list of nucleus ids is")
     try:
-        text = Path(place).read_text(encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{place}: cannot be read as a list of nucleus ids: {error.strerror}") from error
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{place}: cannot be read as a list of nucleus ids: it is no text in UTF-8") from error
+        fault = encoding_fault(content[:4]) or "is not text in UTF-8"
+        raise DatasetError(f"{where}: cannot be read as {what}: it {fault}") from error
     ids = set()
     for number, line in enumerate(text.splitlines(), start=1):
-        for word in re.split(r"[\s,]+", line.partition("#")[0].strip()):
+        for word in re.split(r"[\s,;]+", line.partition("#")[0].strip()):
             # Python makes no number of thousands of digits.
             if word and not (word.isdecimal() and len(word) <= _MOST_DIGITS):
-                raise DatasetError(f"{place}: {quoted(word)} in line {number} is no nucleus id; write one on each line")
+                raise DatasetError(
+                    f"{where}: {quoted(word)} in line {number} is not a nucleus id; write one on each line"
+                )
             if word:
                 ids.add(int(word))
     return ids

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from somatic.features import Row
+from somatic.in_words import duration, number_in_words
 
 
 class Progress:
@@ -71,27 +72,7 @@ class Progress:
         elapsed_s = time.monotonic() - self._started
         if self.done and elapsed_s > 0:
             rate = self.done / elapsed_s
-            said += f", {60 * rate:.3g} a minute"
+            said += f", {number_in_words(60 * rate)} a minute"
             if self.done < self.total:
                 said += f", about {duration((self.total - self.done) / rate)} left"
         return said
-
-
-def size_in_words(n_bytes: float) -> str:
-    """A number of bytes in words: 512 B, 1.5 kB, 640 MB, 2.3 TB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.3g} TB"
-
-
-def duration(seconds: float) -> str:
-    """A length of time in words: 40 s, 12 min, 3.5 h, 2.1 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"

@@ -1,5 +1,6 @@
 """What a run came to, in words and tables for the summary in Prefect's UI."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from somatic.extracting.cost import Cost
-from somatic.progress import size_in_words
+from somatic.in_words import number_in_words, size_in_words
 from somatic.results.changes import CHANGE_WORDS, compare_features, count_changes
 
 CellUrl = Callable[[int, int, tuple[float, float, float]], str | None]
 """Link to a cell, of nucleus id, root id and centre in nm; None where there is none."""
+
+
+def cell(text: object) -> str:
+    """A text for a cell of a table: on one line, and nothing in it taken for markdown, for HTML or for a border."""
+    escaped = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", str(text))
+    return " ".join(escaped.split())
+
+
+def code(text: object) -> str:
+    """A text as code, such as a URL, whatever it holds."""
+    line = " ".join(str(text).split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence, blank = "`" * (longest + 1), " " * bool(longest)
+    return f"{fence}{blank}{line}{blank}{fence}"
 
 
 def changes_markdown(changes: pa.Table, cell_url: CellUrl) -> list[str]:
@@ -79,4 +94,4 @@ def _change(row: dict[str, Any], feature: str, cell_url: CellUrl) -> str:
 def _shown(value: float | bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.6g}"
+    return number_in_words(value, digits=6)

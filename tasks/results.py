@@ -21,15 +21,16 @@ from somatic.extracting.cost import Cost
 from somatic.extracting.estimate import Estimate
 from somatic.extracting.extraction import Extraction
 from somatic.extracting.finishing import Finished, finish
+from somatic.in_words import duration, number_in_words
 from somatic.planning.plan import Plan
-from somatic.progress import Progress, duration
+from somatic.progress import Progress
 from somatic.results.collect import reasons_of
 from somatic.results.neuroglancer import cell_url
 from somatic.results.runs import Run
 from somatic.results.table import Collected
 from somatic.storage.places import FEATURES
 from somatic.tables import Nuclei
-from tasks.markdown import changes_markdown, cost_markdown
+from tasks.markdown import cell, changes_markdown, code, cost_markdown
 from tasks.transient import PATIENTLY
 
 _FAILURES_SHOWN = 500
@@ -124,6 +125,7 @@ def _tell(title: str, extraction: Extraction, plan: Plan, finished: Finished) ->
             + (" (the first)" if len(failures) > len(shown) else ""),
         )
     counts = collected.planned
+    per_minute = number_in_words(60 * cost.cells_computed / finished.seconds)
     lines = [
         f"# {title}: {counts.total:,} nuclei",
         "",
@@ -134,15 +136,15 @@ def _tell(title: str, extraction: Extraction, plan: Plan, finished: Finished) ->
         f"| failed for now (run again) | {counts.transient:,} |",
         f"| skipped | {counts.skipped:,} |",
         "",
-        f"Table: `{extraction.store.url_of(FEATURES)}` ({collected.table.total:,} rows), "
-        f"in {duration(finished.seconds)}; {60 * cost.cells_computed / finished.seconds:.3g} cells measured a minute.",
+        f"Table: {code(extraction.store.url_of(FEATURES))} ({collected.table.total:,} rows), "
+        f"in {duration(finished.seconds)}; {per_minute} cells measured a minute.",
     ]
     if finished.report:
-        lines += ["", f"Report: `{finished.report}`."]
+        lines += ["", f"Report: {code(finished.report)}."]
     reasons = list(reasons_of(failures).items())
     if reasons:
         lines += ["", "| reason | cells |", "|---|---|"]
-        lines += [f"| {reason} | {count:,} |" for reason, count in reasons[:20]]
+        lines += [f"| {cell(reason)} | {count:,} |" for reason, count in reasons[:20]]
     lines += cost_markdown(cost)
     if changes is not None:
         lines += changes_markdown(changes, partial(cell_url, extraction.viewer_layers(plan.resolution_nm)))

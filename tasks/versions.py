@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from somatic.cave.datastack import Version
 from somatic.dataset import Dataset
 from somatic.extracting.versions import Standing, known_versions
+from tasks.markdown import cell, code
 from tasks.results import artifact_key
 from tasks.transient import PATIENTLY
 
@@ -27,5 +28,5 @@ def tell_versions(name: str, results: str, found: list[Standing], said: list[str
         version = standing.version
         expires = f"{version.expires:%Y-%m-%d}" if version.expires else "never"
         lines.append(f"| {version.number} | {version.timestamp:%Y-%m-%d %H:%M} | {expires} | {standing.state} |")
-    lines += ["", *(f"- {line}" for line in said), "", f"Results: `{results}`"]
+    lines += ["", *(f"- {cell(line)}" for line in said), "", f"Results: {code(results)}"]
     create_markdown_artifact("\n".join(lines), key=artifact_key(name, "versions"), description=f"Versions of {name}")

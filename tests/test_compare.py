@@ -208,6 +208,33 @@ def test_unreadable_files(tmp_path: Path) -> None:
         compare(str(tmp_path / "ragged.csv"), features([1]))
 
 
+@pytest.mark.parametrize("name", ["TABLE.CSV", "Table.Csv.Gz", "TABLE.PARQUET", "Table.Feather"])
+def test_endings_in_capitals(tmp_path: Path, name: str) -> None:
+    """A table is known by its ending, however that is written."""
+    table, lower = features([1, 2]), name.lower()
+    if ".csv" in lower:
+        table.to_csv(tmp_path / name, index=False, compression="gzip" if lower.endswith("gz") else None)
+    elif lower.endswith(".parquet"):
+        table.to_parquet(tmp_path / name)
+    else:
+        table.to_feather(tmp_path / name)
+    assert compare(str(tmp_path / name), table).n_both == 2
+
+
+def test_csv_of_spreadsheets(tmp_path: Path) -> None:
+    """Blanks after commas make no other names; another separator and another encoding are named."""
+    path = tmp_path / "table.csv"
+    path.write_text("nucleus_id, soma_volume_um\n1, 5.5\n")
+    row = compare(str(path), pd.DataFrame({"nucleus_id": [1], "soma_volume_um": [5.5]})).features.loc["soma_volume_um"]
+    assert (row["n"], row["max_abs"]) == (1, 0)
+    path.write_text("nucleus_id;soma_volume_um\n1;5.5\n")
+    with pytest.raises(DatasetError, match=r"table\.csv has semicolons between its columns; write commas"):
+        compare(str(path), features([1]))
+    path.write_bytes("nucleus_id,soma_volume_um\n1,5.5\n".encode("utf-16"))
+    with pytest.raises(DatasetError, match=r"table\.csv is in UTF-16, and not in UTF-8; save it as UTF-8"):
+        compare(str(path), features([1]))
+
+
 def test_csv_with_float_ids_above_2_to_53(tmp_path: Path) -> None:
     """A CSV that pandas wrote after ids became floats is refused, not joined to the wrong nuclei."""
     path = tmp_path / "table.csv"

@@ -1,5 +1,6 @@
 """Tables from CSV, Parquet and Feather files."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -150,7 +151,11 @@ def test_gaps_in_a_csv(tmp_path: Path, empty: str) -> None:
         ("", ["cannot be read as csv"]),
         ("id,pt_root_id,pt_position\n", ["empty"]),
         ("id,pt_position\n1,1 2 3\n", ["no column pt_root_id", "the table has id, pt_position"]),
-        ("id;pt_root_id\n1;2\n", ["no column id", "the table has id;pt_root_id"]),
+        ("id;pt_root_id\n1;2\n", ["it has semicolons between its columns; write commas"]),
+        ("id\tpt_root_id\n1\t2\n", ["it has tabs between its columns; write commas"]),
+        ("id,id,pt_root_id,pt_position\n1,2,5,1 2 3\n", ["the table has two columns 'id'; keep one of them"]),
+        ("id,pt_root_id, pt_root_id,pt_position\n1,5,6,1 2 3\n", ["the table has two columns 'pt_root_id'"]),
+        ("id,pt_root_id,pt_position\n1,5,[nan 1 2 3]\n", ["pt_position is '[nan 1 2 3]' in row 1"]),
         ("id,pt_root_id,pt_position\n1,5,1 2 3\n2,8.6469113501234573e+17,1 2 3\n", ["e+17", "row 2", "Int64"]),
         ("id,pt_root_id,pt_position\n1,864691135012345728.0,1 2 3\n", ["864691135012345728.0", "row 1"]),
         ("id,pt_root_id,pt_position\n1,9223372036854775808,1 2 3\n", ["9223372036854775808", "row 1", "2^63-1"]),
@@ -170,6 +175,61 @@ def test_wrong_csv_files_are_refused(tmp_path: Path, text: str, said: list[str])
     path.write_text(text)
     message = refusal(path)
     assert [part for part in said if part not in message] == []
+
+
+def test_blanks_after_commas(tmp_path: Path) -> None:
+    """A header and rows with blanks after the commas are those without; a gap after a blank is one."""
+    path = tmp_path / "nuclei.csv"
+    path.write_text(
+        f'id, pt_root_id ,"pt_position_x", "pt_position_y", pt_position_z, note\n'
+        f"{LARGEST}, {ROOT}, 1, 2, 3, a\n1, , 4, 5, 6, b\n2, NA, , nan, 7, c\n"
+    )
+    frame = tables(str(path)).nuclei().frame
+    assert frame["nucleus_id"].tolist() == [1, 2, LARGEST]
+    assert frame["root_id"].tolist() == [0, 0, ROOT]
+    assert frame["x_vx"].tolist() == [4, pd.NA, 1]
+    assert frame["z_vx"].tolist() == [6, pd.NA, 3]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+def test_other_encodings(tmp_path: Path, encoding: str, suffix: str) -> None:
+    """A text as Excel saves "Unicode Text" is said to be that; a mark before UTF-8 is no part of the first name."""
+    text = f"id,pt_root_id,pt_position\n1,{ROOT},1 2 3\n"
+    mark = {"utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    path = tmp_path / f"nuclei.{suffix}"
+    pack = gzip.compress if suffix.endswith("gz") else bytes
+    path.write_bytes(pack(mark + text.encode(encoding)))
+    assert 'it is in UTF-16, and not in UTF-8; save it as UTF-8 (in Excel: "CSV UTF-8")' in refusal(path)
+    path.write_bytes(pack(text.encode("utf-8-sig")))
+    assert tables(str(path)).nuclei().frame["root_id"].tolist() == [ROOT]
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    ["[nan, nan, nan]", "[nan nan nan]", "(None, None, None)", "[null,null,null]", "[1, nan, 3]", "nan, 2, 3"],
+)
+def test_positions_of_nothing(tmp_path: Path, nothing: str) -> None:
+    """A row without a position is one however its list says so, in CSV as in Parquet."""
+    frame = pd.DataFrame({"id": [1, 2], "pt_root_id": [ROOT, ROOT], "pt_position": [nothing, "[1, 2, 3]"]})
+    from_csv = tables(write(frame, tmp_path / "nuclei.csv")).nuclei().frame
+    lists = pa.array([[None, None, None], [1, 2, 3]], pa.list_(pa.int64()))
+    table = pa.table({"id": [1, 2], "pt_root_id": [ROOT, ROOT], "pt_position": lists})
+    pa.parquet.write_table(table, tmp_path / "nuclei.parquet")
+    from_parquet = tables(str(tmp_path / "nuclei.parquet")).nuclei().frame
+    for found in (from_csv, from_parquet):
+        assert found["x_vx"].tolist() == [pd.NA, 1]
+        assert found["z_vx"].tolist() == [pd.NA, 3]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "feather"])
+def test_a_column_that_is_there_twice(tmp_path: Path, suffix: str) -> None:
+    """It is refused where it is read, and passed over where it is not."""
+    names = ["id", "pt_root_id", "pt_root_id", "pt_position_x", "pt_position_y", "pt_position_z"]
+    put = pa.parquet.write_table if suffix == "parquet" else pa.feather.write_feather
+    columns = [pa.array([1]), pa.array([ROOT]), pa.array([ROOT + 1]), *[pa.array([4])] * 3]
+    put(pa.table(columns, names=names), tmp_path / f"nuclei.{suffix}")
+    assert "the table has two columns 'pt_root_id'; keep one of them" in refusal(tmp_path / f"nuclei.{suffix}")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet", "feather"])

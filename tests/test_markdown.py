@@ -3,7 +3,7 @@
 from test_changes import FIRST_ID, ROOT, provenance, row, table
 
 from somatic.results.changes import find_changes
-from tasks.markdown import changes_markdown
+from tasks.markdown import cell, changes_markdown, code
 
 
 def link(nucleus_id: int, root_id: int, centre_nm: tuple[float, float, float]) -> str | None:
@@ -51,3 +51,10 @@ def test_nothing_changed() -> None:
     """It is said, rather than shown as a table of noughts."""
     text = changes_markdown(find_changes(table(row(0)), table(row(0, 2))), link)
     assert text[-1] == "Nothing is different from the earlier version."
+
+
+def test_texts_in_tables() -> None:
+    """A border, a line end, a backtick or a tag in a reason stays a text in its cell; a URL stays code."""
+    assert cell("a | b\n`c` <i>") == r"a \| b \`c\` \<i\>"
+    assert code("s3://bucket/x") == "`s3://bucket/x`"
+    assert code("s3://a`b") == "`` s3://a`b ``"

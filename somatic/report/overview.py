@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from somatic.features import COLUMNS, FEATURES_OF_SHAPE, NUMERIC, SCHEMA, columns_of
-from somatic.progress import duration, size_in_words
+from somatic.in_words import duration, number_in_words, size_in_words
 from somatic.report.cells import MAX_FAILURES, listed_cells
 from somatic.report.depth import depth_um
 from somatic.report.page import render
@@ -181,12 +181,12 @@ def _histogram(features: pa.Table, name: str) -> dict[str, Any]:
     found = marks(values)
     numbers = {"cells": f"{len(values):,}", "without": f"{features.num_rows - len(values):,}"}
     numbers |= {
-        "smallest": f"{values.min():.5g}",
-        "median": f"{np.median(values):.5g}",
-        "largest": f"{values.max():.5g}",
+        "smallest": number_in_words(values.min(), 5),
+        "median": number_in_words(float(np.median(values)), 5),
+        "largest": number_in_words(values.max(), 5),
     }
     if found:
-        numbers |= {"0.1 %": f"{found[0]:.5g}", "99.9 %": f"{found[1]:.5g}"}
+        numbers |= {"0.1 %": number_in_words(found[0], 5), "99.9 %": number_in_words(found[1], 5)}
     return {
         "name": name,
         "description": SCHEMA.field(name).metadata[b"description"].decode(),
@@ -218,8 +218,8 @@ def _changes(changes: pa.Table, manifest: Mapping[str, Any]) -> dict[str, Any]:
             (
                 name,
                 row["n_different"],
-                f"{100 * row['median_rel']:.3g} %",
-                f"{100 * row['max_rel']:.3g} %",
+                f"{number_in_words(100 * row['median_rel'])} %",
+                f"{number_in_words(100 * row['max_rel'])} %",
                 row["worst"],
             )
             for name, row in moved.iterrows()
@@ -259,12 +259,12 @@ def _throughput(provenance: pa.Table) -> dict[str, Any] | None:
         seconds = measured[column].drop_null().to_numpy()
         if len(seconds):
             median, high = np.quantile(seconds, (0.5, 0.95))
-            stages.append((name, f"{median:.3g}", f"{high:.3g}", duration(float(seconds.sum()))))
+            stages.append((name, number_in_words(median), number_in_words(high), duration(float(seconds.sum()))))
     return {
         "stages": stages,
         "cells": f"{len(finished):,}",
         "span": duration(float(np.ptp(finished))),
-        "rate": f"{len(finished) / (np.ptp(finished) / 60):.3g}" if np.ptp(finished) else None,
+        "rate": number_in_words(len(finished) / (np.ptp(finished) / 60)) if np.ptp(finished) else None,
         "plot": stored_over_time(finished - finished.min()) if np.ptp(finished) else None,
     }
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from somatic.arrow_files import read_arrow
+from somatic.csv_files import encoding_fault, header_fault, tidy_names
 from somatic.errors import DatasetError, one_line, quoted
 from somatic.features import MEASURED
 from somatic.results.released import CONVERTED, is_released, to_our_units
@@ -166,24 +167,28 @@ def _exact_ids(values: pd.Series, where: str) -> pd.Index:
 
 def _read(url: str) -> tuple[pd.DataFrame, str]:
     """Table at a URL, and what it is called."""
-    if not url.endswith((".parquet", ".feather", ".csv", ".csv.gz")):
+    if not url.lower().endswith((".parquet", ".feather", ".csv", ".csv.gz")):
         url = f"{url.rstrip('/')}/{FEATURES}"
     folder, _, name = url.rpartition("/")
     store = ResultStore(folder or ("/" if url.startswith("/") else "."))
     data = store.get(name)
     where = store.url_of(name)
     try:
-        if name.endswith(".parquet"):
+        if name.lower().endswith(".parquet"):
             return _to_pandas(table_from_parquet(data, where)), where
-        if name.endswith(".feather"):
+        if name.lower().endswith(".feather"):
             return _to_pandas(read_arrow(data)), where
-        text = unzipped(io.BytesIO(data)) if name.endswith(".gz") else pa.BufferReader(data)
-        return _to_pandas(pyarrow.csv.read_csv(text)), where
+        text = unzipped(io.BytesIO(data)) if name.lower().endswith(".gz") else pa.BufferReader(data)
+        table = pyarrow.csv.read_csv(text)
     except MemoryError:
         # That of Arrow is an ArrowException as well.
         raise
     except (pa.ArrowException, ValueError, OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{where} cannot be read: {one_line(error)}") from error
+        fault = encoding_fault(data) or f"cannot be read: {one_line(error)}"
+        raise DatasetError(f"{where} {fault}") from error
+    if wrong := header_fault(table.column_names):
+        raise DatasetError(f"{where} {wrong}")
+    return _to_pandas(table.rename_columns(tidy_names(table.column_names))), where
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

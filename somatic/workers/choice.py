@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from somatic.progress import size_in_words
+from somatic.in_words import size_in_words
 from somatic.workers.memory import memory_budgets, process_memory_bytes, usable_cores
 
 

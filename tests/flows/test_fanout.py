@@ -1,6 +1,7 @@
 """Extractions and shards as flow runs of deployments, on a work pool of processes with a worker beside this one."""
 
 import contextvars
+import hashlib
 import shutil
 import threading
 import time
@@ -288,7 +289,8 @@ def test_a_new_version_runs_as_deployed(
     options = {"dataset": str(cave_dataset), "to": results.root, "extract_deployment": "extract/whole"}
     assert watch(**options) == [2]
     config = Results(results.root).store.url.rpartition("/")[2]
-    with_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[f"phantom:2:{config}"]))
+    place = hashlib.sha256(f"{results.root}/phantom/v2/{config}".encode()).hexdigest()[:16]
+    with_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[f"phantom:2:{config}:{place}"]))
     [started] = client.read_flow_runs(flow_run_filter=with_key)
     ran = finished(client, started.id)
     assert (ran.name, ran.state_name) == ("phantom v2", "Completed")

@@ -214,7 +214,7 @@ def test_two_looks_are_one_run(
     [started] = deployed.runs
     assert first.said == [f"phantom v2: started as flow run {started.name} ({started.id})"]
     [v1] = ResultStore(f"{results.root}/phantom/v1").names("")
-    assert started.idempotency_key == f"phantom:2:{v1}"
+    assert started.idempotency_key.rpartition(":")[0] == f"phantom:2:{v1}"
     assert started.parameters == {"workers": 3, "dataset": str(cave_dataset), "version": 2, "to": results.root}
     assert started.parent_task_run_id is None
 
