@@ -141,7 +141,7 @@ class Ran:
         """The error: one line, the last on stderr."""
         lines = [line for line in self.err.splitlines() if line.strip()]
         assert lines[-1].startswith("somatic: "), self.err
-        assert "Traceback" not in self.err + self.out
+        assert "Traceback" not in self.err + self.out, self.err + self.out
         return lines[-1].removeprefix("somatic: ")
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -124,7 +124,14 @@ def warm_up(definitions: str) -> bool:
         Whether the loops were compiled before, so that their machine code is only loaded.
     """
     _fork_server(definitions)
-    forkserver.ensure_running()
+    # Starting the tracker, which the server needs, would undo the mask.
+    resource_tracker.ensure_running()
+    # Ctrl-C reaches the whole group, and would end the server's imports with a traceback. The server inherits the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return has_machine_code()
 
 
