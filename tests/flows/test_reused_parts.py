@@ -28,6 +28,7 @@ from somatic.extracting.extraction import Extraction
 from somatic.features import features_versions
 from somatic.results.collect import Parts
 from somatic.storage.places import config_hash
+from somatic.workers.choice import Workers
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -86,10 +87,10 @@ def ran(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]
     said = StringIO()
     n_planned = 0
 
-    def show(extraction: Extraction, estimate: Estimate) -> None:
+    def show(extraction: Extraction, estimate: Estimate, workers: Workers | None) -> None:
         nonlocal n_planned
         n_planned = len(bucket.asked)
-        show_estimate(Console(file=said, width=200), extraction, estimate)
+        show_estimate(Console(file=said, width=200), extraction, estimate, workers)
 
     with pytest.MonkeyPatch.context() as patch, FileServer(scene.folder) as bucket:
         dataset = written(scene, 1, folder / "phantom.toml")
