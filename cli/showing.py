@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from somatic.errors import printable
 from somatic.in_words import duration, number_in_words, size_in_words
 from somatic.progress import Progress as Counted
 
@@ -67,7 +69,7 @@ def show_estimate(
     console.print(f"[bold]{extraction.title}[/bold]: {_counted(estimate.cells, 'cell')}", highlight=False)
     for name, value in lines:
         # Not wrapped, so that a long URL can be copied.
-        console.print(f"  [dim]{name:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
+        console.print(f"  [dim]{name:<12}[/dim]  {_plain(value)}", highlight=False, soft_wrap=True)
     if workers and (warning := workers.warning()):
         console.print(f"[yellow]warning[/yellow]: {warning}", highlight=False, soft_wrap=True)
 
@@ -213,8 +215,13 @@ def show_status(console: Console, name: str, status: "Status", states: "tuple[st
     console.print(f"[bold]{name} v{run.version}[/bold]", highlight=False)
     for title, value in lines:
         if value:
-            console.print(f"  [dim]{title:<12}[/dim]  {value}", highlight=False, soft_wrap=True)
+            console.print(f"  [dim]{title:<12}[/dim]  {_plain(value)}", highlight=False, soft_wrap=True)
     _show_reasons(console, status.reasons)
+
+
+def _plain(text: str) -> str:
+    """A text that CAVE or a result set may have named, as nothing but text."""
+    return escape(printable(text))
 
 
 def _by_status(counts: "Counts") -> str:

@@ -27,7 +27,7 @@ SLOW = {
     "deployments": {"apply", "command", "effects"},
     "flows": {"fanout", "faults", "limits", "new_version_faults", "own_server", "prefect", "receipts", "refused_files"}
     | {"resume", "retries", "reuse_faults", "secrets", "stale", "watch", "what_a_run_cost"},
-    "hostile": {"dataset_files", "layers", "meshes", "result_sets", "table_files"},
+    "hostile": {"dataset_files", "layers_of_strangers", "result_sets", "table_files"},
     "tests": {"isolation", "missing_files", "private_layers", "using_results", "working_folder"},
 }
 """By folder, the files `test_<name>.py` or `test_command_<name>.py` that `make test` leaves to `make test-all`."""

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 from cloudfiles import CloudFiles
-from cloudfiles.compression import decompress
 from cloudvolume import Bbox, CloudVolume, Vec
 from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
 from somatic.errors import SegmentationUnavailable, typed_line
 from somatic.geometry.box import Box
 from somatic.volume.access import ANONYMOUS, Access
+from somatic.volume.compression import decompress
 from somatic.volume.file_cache import FileCache
 from somatic.volume.layer import read_error
 from somatic.volume.missing import RefusalCheck
@@ -28,6 +28,8 @@ BATCH_BYTES = 16 * 2**20
 # A file that is not stored raw has at most this share of the bytes of its labels.
 _CODED_SHARE = 1 / 8
 _CONNECTIONS = 20
+_MOST_TIMES_RAW = 4
+_ALWAYS_BYTES = 2**20
 
 FileIndex = tuple[int, ...]
 """A place in the grid of files."""
@@ -51,6 +53,11 @@ class Stored(NamedTuple):
     def to_bytes(self) -> bytes:
         """Both as one, for the cache."""
         return self.compression.encode() + b"\n" + self.content
+
+
+def _most_bytes(volume: CloudVolume) -> int:
+    """Longest content that a voxel chunk can have in any encoding; the worst has its labels and as many tables."""
+    return _MOST_TIMES_RAW * int(np.prod(volume.chunk_size)) * np.dtype(volume.dtype).itemsize + _ALWAYS_BYTES
 
 
 class LayerFiles:
@@ -87,6 +94,7 @@ class LayerFiles:
         self.bounds = Box(np.array(bounds.minpt, dtype=np.int64), np.array(bounds.maxpt, dtype=np.int64))
         self.shape = np.array(volume.chunk_size, dtype=np.int64)
         self._folder = volume.meta.key(self._mip)
+        self._most_bytes = _most_bytes(volume)
         # Threads hide how long an answer takes; a disk answers at once.
         on_disk = volume.meta.path.protocol == "file"
         self._store = CloudFiles(volume.meta.cloudpath, progress=False, num_threads=1 if on_disk else _CONNECTIONS)
@@ -272,7 +280,7 @@ class LayerFiles:
 
     def _decompress(self, stored: Stored, file_box: Box) -> bytes:
         try:
-            return decompress(stored.content, stored.compression)
+            return decompress(stored.content, stored.compression, self._most_bytes)
         except MemoryError:
             raise
         except Exception as error:

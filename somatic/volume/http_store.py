@@ -10,9 +10,11 @@ from requests.adapters import HTTPAdapter
 from somatic.errors import SegmentationError, SegmentationUnavailable, one_line
 from somatic.volume import patience
 from somatic.volume.access import Access
+from somatic.volume.local_files import LARGEST_FILE_BYTES
 from somatic.volume.refusal import Refused
 
 _CONNECTIONS = 32
+_READ_BYTES = 2**22
 _LONGEST_BODY = 4096
 # What may be gone a little later; so may every 5xx.
 _PASSING = {requests.codes.request_timeout, requests.codes.too_early, requests.codes.too_many_requests}
@@ -63,7 +65,8 @@ class HttpStore:
             if headers and response.status_code != requests.codes.partial_content:
                 raise Refused(key, "the server ignores the header Range, which reading sharded files requires")
             response.raw.decode_content = False
-            return response.raw.read(), response.headers.get("Content-Encoding", "")
+            most_bytes = LARGEST_FILE_BYTES if end is None else end - (start or 0)
+            return _body(response, key, most_bytes), response.headers.get("Content-Encoding", "")
 
     def has(self, key: str) -> bool:
         """Whether there is a file; raises as `fetch`."""
@@ -149,6 +152,17 @@ class _GoogleStore(HttpStore):
             if error.retryable:
                 raise
             raise Refused(key, f"Google gives no token for the credentials: {one_line(error)}") from error
+
+
+def _body(response: requests.Response, key: str, most_bytes: int) -> bytes:
+    """Content of an answer, which may have no end; an answer that is cut off raises at its last read."""
+    parts, n_bytes = [], 0
+    while part := response.raw.read(_READ_BYTES):
+        n_bytes += len(part)
+        if n_bytes > most_bytes:
+            raise Refused(key, f"{key} has more than {most_bytes} bytes")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:

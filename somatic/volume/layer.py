@@ -9,8 +9,11 @@ from cloudvolume import CloudVolume
 from cloudvolume.exceptions import ScaleUnavailableError, UnsupportedProtocolError
 from cloudvolume.paths import extract, to_https_protocol
 
-from somatic.errors import RefusedLayer, SegmentationError, SegmentationUnavailable, SomaticError, typed_line
+from somatic.errors import RefusedLayer, SegmentationError, SegmentationUnavailable, SomaticError, quoted, typed_line
+from somatic.strict_json import load_json
 from somatic.volume.access import ANONYMOUS, Access
+from somatic.volume.compression import decompress
+from somatic.volume.info import LARGEST_INFO_BYTES, checked_info
 from somatic.volume.refusal import Refused
 from somatic.volume.transport import route
 
@@ -46,6 +49,7 @@ def open_layer(url: str, mip: int = 0, access: Access = ANONYMOUS, *, with_meshe
         raise SegmentationError(f"{url} is not a Precomputed layer; only precomputed://STORE://PATH can be read")
     try:
         place, info = _find_info(url, access)
+        info = checked_info(info, mip)
         for key in ("skeletons",) if with_meshes else ("skeletons", "mesh"):
             info.pop(key, None)
         # The provenance file holds nothing that is read here, and a layer may lack it.
@@ -91,12 +95,12 @@ def _find_info(url: str, access: Access) -> tuple[str, dict[str, Any]]:
     place = _place(url, access)
     while True:
         route(place, access)
-        info = CloudFiles(place).get_json("info")
+        info = _read_info(place)
         if info is None:
             raise SegmentationError(f"there is no Precomputed layer at {url} (no info file)")
-        if not isinstance(info, dict):
-            raise TypeError(f"its info file holds a {type(info).__name__}, expected an object")
         target = info.get("redirect")
+        if target and not (isinstance(target, str) and _is_precomputed(target)):
+            raise SegmentationError(f"{url} redirects to {quoted(target)}, which is not a Precomputed layer")
         if not target or _place(target, access) == place:
             return place, info
         visited.append(place)
@@ -107,6 +111,16 @@ def _find_info(url: str, access: Access) -> tuple[str, dict[str, Any]]:
             raise SegmentationError(f"{url} redirects in a circle, by way of {target}")
         if extract(place).protocol not in _WEB:
             raise SegmentationError(f"{url} redirects to {target}, which is not on the web")
+
+
+def _read_info(place: str) -> dict[str, Any] | None:
+    [file] = CloudFiles(place).get(["info"], raw=True)
+    if file["content"] is None:
+        return None
+    info = load_json(decompress(file["content"], file["compress"], LARGEST_INFO_BYTES))
+    if not isinstance(info, dict):
+        raise TypeError(f"its info file holds a {type(info).__name__}, expected an object")
+    return info
 
 
 def _place(url: str, access: Access) -> str:

@@ -11,6 +11,7 @@ from botocore.config import Config
 from somatic.errors import SegmentationError, one_line
 from somatic.volume import patience
 from somatic.volume.access import Access
+from somatic.volume.local_files import LARGEST_FILE_BYTES
 from somatic.volume.refusal import Refused
 
 _CONNECTIONS = 32
@@ -84,7 +85,9 @@ class S3Store:
         if answer is None:
             return None
         with answer["Body"] as body:
-            content = body.read()
+            content = body.read(LARGEST_FILE_BYTES + 1)
+        if len(content) > LARGEST_FILE_BYTES:
+            raise Refused(key, f"{key} has more than {LARGEST_FILE_BYTES} bytes")
         # What the uploading client split the body into is no encoding of the file.
         encodings = [part for part in answer.get("ContentEncoding", "").split(",") if part.strip() != "aws-chunked"]
         return content, ",".join(encodings).strip()

@@ -8,16 +8,37 @@ most of them are neighbours in their shard file.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 from cloudfiles import CloudFiles
 from cloudvolume import CloudVolume
-from cloudvolume.datasource.precomputed.sharding import ShardReader
+from cloudvolume.datasource.precomputed.sharding import ShardingSpecification, ShardReader
 
+from somatic.volume.compression import decompress
 from somatic.volume.file_cache import FileCache
+from somatic.volume.info import LARGEST_CHUNK_BYTES
 from somatic.volume.refusal import Refused
 
 # What a connection transfers in some milliseconds, while a request takes tens of them.
 _MOST_GAP_BYTES = 2**16
 _MOST_SPAN_BYTES = 2**22
+
+
+_LARGEST_INDEX_BYTES = 2**26
+
+
+class IndexReader(ShardReader):
+    """cloud-volume's reader of shards, for indices that decompress to what an index can be."""
+
+    def __init__(self, cloudpath: str, cache: Any, spec: ShardingSpecification) -> None:
+        self._encoding = "" if spec.minishard_index_encoding == "raw" else spec.minishard_index_encoding
+        raw = spec.clone()
+        raw.minishard_index_encoding = "raw"
+        super().__init__(cloudpath, cache, raw)
+
+    def decode_minishard_index(self, minishard_index: bytes, filename: str = "") -> np.ndarray:
+        """Labels, offsets and lengths in bytes of a minishard, (n, 3) uint64."""
+        content = decompress(minishard_index, self._encoding, _LARGEST_INDEX_BYTES)
+        return super().decode_minishard_index(content, filename)
 
 
 class ByteRange(NamedTuple):
@@ -54,7 +75,8 @@ class ShardFiles:
         self._folder = volume.meta.key(volume.mip)
         self._store, self._url, self._cache = store, url, cache
         # Of cloud-volume's own cache the reader uses download_as alone.
-        self._reader = ShardReader(volume.meta.cloudpath, self, volume.image.shard_reader(volume.mip).spec)
+        self._reader = IndexReader(volume.meta.cloudpath, self, volume.image.shard_reader(volume.mip).spec)
+        self._most_bytes = LARGEST_CHUNK_BYTES
         self.compression = str(self._reader.spec.data_encoding).replace("raw", "")
         self.n_bytes_indices = 0
 
@@ -111,6 +133,9 @@ class ShardFiles:
             The store does not answer, or a shard file is damaged.
         """
         located = self.locate(codes)
+        for at in located.values():
+            if isinstance(at, ByteRange) and at.end - at.start > self._most_bytes:
+                raise ValueError(f"the index of {at.path} claims {at.end - at.start} bytes for a voxel chunk")
         fetched = fetch_ranges(self._store, [at for at in located.values() if isinstance(at, ByteRange)])
         return {code: fetched[at] if isinstance(at, ByteRange) else at for code, at in located.items()}
 
@@ -122,6 +147,9 @@ class ShardFiles:
         """Bytes of indices that cloud-volume's reader requests, from the cache as far as it has them."""
         ranges = [ByteRange(one["path"], one["start"], one["end"]) for one in requests]
         found = self._kept(ranges)
+        for one in ranges:
+            if not 0 <= one.end - one.start <= _LARGEST_INDEX_BYTES:
+                raise ValueError(f"the index of {one.path} claims an index of {one.end - one.start} bytes")
         missing = [one for one in ranges if one not in found]
         for one, content in fetch_ranges(self._store, missing).items():
             if isinstance(content, Refused):

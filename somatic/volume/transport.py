@@ -5,10 +5,7 @@ not exist, which becomes background. Where a layer was opened by us its files ar
 cloud-files' own; whatever else this process reads and writes with cloud-files stays as it is.
 """
 
-import gzip
 import posixpath
-import re
-import zlib
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,13 +15,14 @@ from cloudfiles.paths import ExtractedPath
 from cloudfiles.paths import extract as extract_cloudfiles
 
 from somatic.volume.access import Access
+from somatic.volume.compression import decompress
 from somatic.volume.http_store import google_store, web_store
+from somatic.volume.local_files import LARGEST_CONTENT_BYTES, VOXELS, LocalFiles, opened
 from somatic.volume.patience import patiently
 from somatic.volume.refusal import Refused
 
 _PROTOCOLS = ("http", "https", "s3", "gs")
 _FORBIDDEN = 403
-_VOXELS = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+")
 # How cloud-volume names compressed files on a disk, and what they are then.
 _ENDINGS = {"": None, ".gz": "gzip", ".br": "br"}
 _GZIP = b"\x1f\x8b\x08"
@@ -67,6 +65,7 @@ def route(cloudpath: str, access: Access) -> None:
         The credentials cannot be used, or could not be had.
     """
     path = extract_cloudfiles(cloudpath)
+    cloudfiles.cloudfiles.INTERFACES["file"] = LocalFiles
     if path.protocol not in _PROTOCOLS:
         return
     _take_over()
@@ -139,7 +138,7 @@ class _Interface(StorageInterface):
             if found:
                 self._note(key, ending)
                 content, encoding = found
-                return content, _ENDINGS[ending] or encoding or _unnamed_encoding(content), None, None
+                return opened(file_path, content, _ENDINGS[ending] or encoding or _unnamed_encoding(content))
         # The info file of a mesh layer is optional, and some stores do not tell whether they have one.
         if refused and not (refused.status == _FORBIDDEN and file_path.endswith("/info")):
             raise refused
@@ -173,13 +172,13 @@ class _Interface(StorageInterface):
         """
         folder, name = posixpath.split(key)
         known = self._endings.get(folder)
-        if name in _AS_NAMED or (known == "" and _VOXELS.fullmatch(name)):
+        if name in _AS_NAMED or (known == "" and VOXELS.fullmatch(name)):
             return [""]
         return sorted(_ENDINGS, key=lambda ending: ending != known) if known else list(_ENDINGS)
 
     def _note(self, key: str, ending: str) -> None:
         folder, name = posixpath.split(key)
-        if _VOXELS.fullmatch(name):
+        if VOXELS.fullmatch(name):
             self._endings[folder] = ending
 
 
@@ -188,8 +187,11 @@ def _unnamed_encoding(content: bytes) -> str | None:
     if not content.startswith(_GZIP):
         return None
     try:
-        gzip.decompress(content)
-    except (OSError, EOFError, zlib.error):
+        decompress(content, "gzip", LARGEST_CONTENT_BYTES)
+    except ValueError:
+        # Too large for a file of a layer, which its reader says.
+        return "gzip"
+    except Exception:
         return None
     # Its checksum is right, so it is no other file that begins like this.
     return "gzip"
