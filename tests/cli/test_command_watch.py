@@ -26,7 +26,7 @@ def test_a_new_version(run_flow: Run, cave_toml: Path, scene: Scene, tmp_path: P
 
     extracted = run_flow("watch", *options, "--workers", 1)
     assert extracted.status == 0, extracted.err
-    said, counts, _, table = extracted.out.splitlines()
+    said, counts, *_, table = extracted.out.splitlines()
     assert said == "phantom v2: is extracted here"
     assert counts.startswith(f"phantom v2: {len(scene.nuclei(2))} nuclei in ")
     assert Path(table).parent.parent == tmp_path / "results/phantom/v2"
