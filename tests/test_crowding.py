@@ -130,11 +130,7 @@ def test_the_largest_is_ended(start: Callable[[int], int], monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("used_gib", "error", "said"),
     [
-<<<<<<< HEAD
         (16, "MemoryShort", r"other programs had 1[3-5]\.\d of 16.0 GiB"),
-=======
-        (16, "MemoryShort", "other programs had 15.* of 16.0 GiB"),
->>>>>>> 4993e86 (Tests of asking ahead and of crowding: mend two expectations (not run yet))
         (0.3, "CellKilled", "it needs more memory than there is .it had 0.\\d GiB; this process may use 0.3 GiB"),
     ],
 )
