@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from file_server import FileServer
+from s3fs import S3FileSystem
 
 from somatic.errors import DatasetError, NoSuchColumn
 from somatic.nucleus_ids import read_nucleus_ids
@@ -63,6 +64,8 @@ def test_lists_at_urls(tmp_path: Path, s3_url: str, name: str) -> None:
         with pytest.raises(DatasetError) as caught:
             read_nucleus_ids(f"{url.replace('ids', 'none')}?signature=geheim")
         assert str(caught.value).endswith(f"/{name.replace('ids', 'none')}: no such file")
+    # Earlier tests may have read from another S3 server, to which fsspec's cached file system is still connected.
+    S3FileSystem.clear_instance_cache()
     ResultStore(s3_url).put(f"lists/{name}", content.encode())
     assert read_nucleus_ids(f"{s3_url}/lists/{name}") == [FIRST_ID]
 
