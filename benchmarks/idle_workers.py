@@ -33,7 +33,7 @@ def pretend(cells: list[Cell], _inputs: Inputs, _environment: dict[str, str], re
 
 @contextmanager
 def each_thread_reads() -> Iterator[None]:
-    """The earlier way: whoever waits for a worker adds up what all of them have, 20 times a second."""
+    """The earlier way: each thread that waits for a worker adds up the memory of all workers, 20 times a second."""
     watched: dict[int, psutil.Process] = {}
     lock = threading.Lock()
 

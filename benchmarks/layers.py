@@ -269,7 +269,7 @@ def _serve(folder: Path, wait_s: float, parent: Connection) -> None:
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """A client that went away is no error here."""
+            """Ignore clients that disconnect."""
 
     server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
